@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
@@ -122,6 +122,5 @@ def overlays_of(items: dict[str, Any]) -> Overlays:
     """Return the Bragg disks and the reference lattice of a result."""
     disks = items.get(DISKS)
     reference = items.get(REFERENCE)
-    vectors = [getattr(reference, g, None) for g in ("g1", "g2")]
-    lattice = np.asarray(vectors, np.float64) if all(v is not None for v in vectors) else None
+    lattice = np.stack([reference.qx, reference.qy], axis=-1) if isinstance(reference, PointList) and len(reference.qx) == 2 else None
     return Overlays(disks if isinstance(disks, PointListArray) else None, lattice)

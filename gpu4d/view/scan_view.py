@@ -16,11 +16,12 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import RealSlice
 from gpu4d.device.choose import DeviceLike
 from gpu4d.device.memory import available_memory, parse_memory
-from gpu4d.errors import InputError
+from gpu4d.errors import Gpu4dError, InputError
 from gpu4d.imaging import detectors
 from gpu4d.imaging.detectors import Detector
 from gpu4d.imaging.image import VirtualImage
 from gpu4d.imaging.patterns import MaxPattern, MeanPattern
+from gpu4d.probe import measure_disk
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.engine import sweep
 from gpu4d.view.pixel_images import PixelImages, bin_that_fits
@@ -30,6 +31,7 @@ Spoken = dict[str, Any]  # what a page is told, as JSON has it: texts, numbers, 
 
 SWEEP_MEMORY = 512 * 10**6  # bytes for the buffers of a sweep, beside the images of all pixels
 START_RADIUS = 0.12  # of the smaller side of the detector: a first detector where no bright-field disk is known
+LEAST_NEGATIVE = 0.05  # of the largest value: noise around a dark place of an image of counts is smaller
 SHAPES = ("disk", "annulus", "rectangle")
 
 
@@ -144,7 +146,6 @@ class ScanView:
             known["ellipse"] = ellipse_matrix(calibration.ellipse).tolist()
         if calibration.energy is not None and calibration.q_pixel is not None:
             known["mrad"] = physics.frequency_to_angle(calibration.q_pixel, calibration.energy)
-        origin = self.mean_origin()
         lattice = self.overlays.lattice
         return {
             "title": self.title,
@@ -152,22 +153,16 @@ class ScanView:
             "detector": list(self.cube.detector_shape),
             "r": _pixel(calibration.r_pixel, "Å"),
             "q": _pixel(calibration.q_pixel, "1/Å"),
-            "origin": origin if calibration.origin is not None else None,
+            "origin": None if calibration.origin_mean is None else _numbers(calibration.origin_mean),
             "lattice": None if lattice is None else lattice.tolist(),
             "disks": self.overlays.disks is not None,
-            "start": first_detector(self.cube.detector_shape, origin, calibration),
+            "start": first_detector(self.mean, self.cube.detector_mask, calibration),
             "maps": listed(self.maps),
-            "regions": True,
             "exact": self.images.exact,
             "bin": self.images.bin,
             "notes": self.notes,
             **known,
         }
-
-    def mean_origin(self) -> list[float]:
-        """Return the mean of the calibrated origins. If none is known: the centre of mass of the bright part of the mean pattern."""
-        found = self.cube.calibration.origin_mean
-        return _numbers(found) if found is not None else _numbers(bright_centre(self.mean))
 
     def _masked(self, pattern: np.ndarray) -> np.ndarray:
         mask = self.cube.detector_mask
@@ -245,27 +240,20 @@ def detector_from(asked: Spoken) -> Detector:
     return detectors.rectangle(asked.get("height", 0), asked.get("width", 0), centre)
 
 
-def first_detector(shape: tuple[int, int], origin: list[float], calibration: Calibration) -> Spoken:
-    """Return the detector that a page begins with: the bright-field disk, if its radius is known."""
-    radius = calibration.probe_radius or START_RADIUS * min(shape)
-    side = round(2 * radius, 2)
-    return {
-        "shape": "disk",
-        "center": [round(c, 2) for c in origin],
-        "outer": round(radius, 2),
-        "inner": round(radius / 2, 2),
-        "height": side,
-        "width": side,
-    }
-
-
-def bright_centre(pattern: np.ndarray) -> np.ndarray:
-    """Return the centre of mass of the pixels above half of the maximum. The middle of the detector if there are none."""
-    values = np.nan_to_num(pattern)
-    bright = values > values.max() / 2
-    if not bright.any():
-        return (np.asarray(pattern.shape) - 1) / 2
-    return np.argwhere(bright).mean(axis=0)
+def first_detector(mean: np.ndarray, mask: np.ndarray | None, calibration: Calibration) -> Spoken:
+    """Return the detector that a page begins with: the bright-field disk, calibrated or measured; else a disk in the middle."""
+    middle = [(n - 1) / 2 for n in mean.shape]
+    centre, radius = calibration.origin_mean, calibration.probe_radius
+    if centre is None or radius is None:
+        try:
+            disk = measure_disk(np.nan_to_num(mean), mask)
+            found = ((disk.qx, disk.qy), disk.radius) if disk.radius < max(mean.shape) / 2 else (middle, START_RADIUS * min(mean.shape))
+        except Gpu4dError:  # there is no disk: amorphous rings behind a beam stop, or nothing at all
+            found = (middle, START_RADIUS * min(mean.shape))
+        centre, radius = (centre if centre is not None else found[0]), radius or found[1]
+    side = round(2 * radius, 1)
+    sizes = {"outer": round(radius, 1), "inner": round(radius / 2, 1), "height": side, "width": side}
+    return {"shape": "disk", "center": [round(c, 1) for c in _numbers(centre)], **sizes}
 
 
 def listed(maps: dict[str, RealSlice]) -> list[Spoken]:
@@ -282,7 +270,7 @@ def signed(values: np.ndarray) -> bool:
     (True, False)
     """
     finite = values[np.isfinite(values)]
-    return bool(finite.size) and float(finite.min()) < 0 < float(finite.max()) and -finite.min() > 0.05 * finite.max()
+    return bool(finite.size and finite.min() < 0 < finite.max() and -finite.min() > LEAST_NEGATIVE * finite.max())
 
 
 def _pixel(size: float | None, unit: str) -> Spoken:

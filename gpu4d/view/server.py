@@ -8,6 +8,7 @@ a name that it has redirected here. Nothing is written, and no path of a request
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 from http.cookies import CookieError, SimpleCookie
@@ -19,6 +20,8 @@ from gpu4d.errors import Gpu4dError
 from gpu4d.view.answers import Answers, Outdated, packed
 from gpu4d.view.front_end import page_of_server, script, style
 from gpu4d.view.scan_view import ScanView
+
+log = logging.getLogger("gpu4d")
 
 LOOPBACK = "127.0.0.1"
 LONGEST_REQUEST = 64 * 1024  # bytes; requests of the page have a few hundred
@@ -125,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(204, b"", "")
         except (Gpu4dError, ValueError, RecursionError) as error:
             self._refuse(400, str(error))
+        except Exception as error:  # the page shows it; the server goes on
+            log.exception("an answer failed")
+            self._refuse(500, f"unexpected {type(error).__name__}: {error}")
 
     def _may_ask(self) -> bool:
         """Refuse what another site sends: it names another host, or itself as the origin."""

@@ -137,7 +137,7 @@ class Browser:
         """Press the mouse at the first point, move it through the others, and let it go at the last."""
         kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [*points, points[-1]]):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=kind != "mouseReleased", clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=int(kind != "mouseReleased"), clickCount=1)
 
     def key(self, name: str, shift: bool = False) -> None:
         """Press a key and let it go."""

@@ -23,14 +23,14 @@ function colourTable(name) {
   return table;
 }
 
-// Functions that brightness is proportional to. Both of the others show weak spots beside strong ones.
+// Functions that brightness is proportional to, and their inverses. Both of the others show weak spots beside strong ones.
 const SCALES = {
-  linear: () => (v) => v,
-  power: () => (v) => Math.sign(v) * Math.sqrt(Math.abs(v)),
-  log: (low) => (v) => Math.log10(Math.max(v, low)),
+  linear: { of: (v) => v, back: (t) => t },
+  power: { of: (v) => Math.sign(v) * Math.sqrt(Math.abs(v)), back: (t) => t * Math.abs(t) },
+  log: { of: (v) => Math.log10(Math.max(v, 1e-12)), back: (t) => 10 ** t },
 };
 
-// Return the smallest positive and the sorted finite values of an image.
+// Return the finite values of an image, sorted.
 function sortedFinite(values) {
   const finite = values.filter(Number.isFinite);
   finite.sort();
@@ -57,7 +57,7 @@ function goodLimits(sorted, scale, signed, share = 0.002) {
 // Write an image into a canvas of its own size.
 function paint(canvas, image, look) {
   const { values, rows, columns } = image, table = colourTable(look.colours);
-  const of = SCALES[look.scale](Math.max(look.low, 1e-300)), low = of(look.low), span = of(look.high) - low || 1;
+  const { of } = SCALES[look.scale], low = of(look.low), span = of(look.high) - low || 1;
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d"), picture = context.createImageData(columns, rows);
@@ -107,6 +107,11 @@ function stroke(context, colour, path, width = 2) {
   }
 }
 
+// Say which axis goes where, and how long things are.
+function drawAxes(context, place, names) {
+  label(context, `↓ ${names[0]}   → ${names[1]}`, place.left + 10, place.top + 20);
+}
+
 function drawScaleBar(context, place, pixel) {
   const bar = scaleBar(place.columns, pixel), length = bar.pixels * place.zoom;
   const x = place.left + 12, y = place.top + place.rows * place.zoom - 14;
@@ -117,23 +122,26 @@ function drawScaleBar(context, place, pixel) {
   label(context, bar.label, x, y - 7);
 }
 
-// Return how many values of an image lie in each of some bins between two limits.
-function countBins(sorted, low, high) {
-  const counts = new Float64Array(HISTOGRAM_BINS), width = (high - low) / HISTOGRAM_BINS || 1;
-  for (const v of sorted) counts[Math.max(0, Math.min(HISTOGRAM_BINS - 1, Math.floor((v - low) / width)))] += 1;
+// Return how many values of an image lie in each of some bins between two limits. Bins are equal in the scale of the brightness.
+function countBins(sorted, scale, low, high) {
+  const counts = new Float64Array(HISTOGRAM_BINS), { of } = SCALES[scale], start = of(low), width = (of(high) - start) / HISTOGRAM_BINS || 1;
+  for (const v of sorted) {
+    const bin = Math.floor((of(v) - start) / width);
+    if (bin >= 0) counts[Math.min(HISTOGRAM_BINS - 1, bin)] += 1;
+  }
   return counts;
 }
 
-// Draw a histogram with its limits. Bars are square roots of counts, so that rare values are seen.
-function drawHistogram(canvas, counts, range, limits) {
+// Draw a histogram with limits, given as parts of its width. Bars are square roots of counts, so that rare values are seen.
+function drawHistogram(canvas, counts, parts) {
   const { context, width, height } = sized(canvas), most = Math.sqrt(Math.max(1, ...counts));
   context.fillStyle = "#8fa3b5";
   counts.forEach((count, i) => {
     const tall = (Math.sqrt(count) / most) * (height - 4);
     context.fillRect((i * width) / counts.length, height - tall, width / counts.length - 0.5, tall);
   });
-  for (const limit of limits) {
-    const x = Math.max(1, Math.min(width - 1, ((limit - range[0]) / (range[1] - range[0] || 1)) * width));
+  for (const part of parts) {
+    const x = Math.max(1, Math.min(width - 1, part * width));
     context.fillStyle = "#1f5f99";
     context.fillRect(x - 1, 0, 2, height);
     context.fillRect(x - 4, 0, 8, 8);

@@ -50,8 +50,9 @@ class Panel {
     this.image = image;
     this.sorted = sortedFinite(image.values);
     if (!this.fixed) [this.look.low, this.look.high] = goodLimits(this.sorted, this.look.scale, image.signed);
-    this.range = [Math.min(this.look.low, this.sorted[0] ?? 0), Math.max(this.look.high, this.sorted[this.sorted.length - 1] ?? 1)];
-    this.counts = countBins(this.sorted, ...this.range);
+    const least = this.look.scale === "log" ? this.look.low : this.sorted[0] ?? 0;
+    this.range = [Math.min(this.look.low, least), Math.max(this.look.high, this.sorted[this.sorted.length - 1] ?? 1)];
+    this.counts = countBins(this.sorted, this.look.scale, ...this.range);
     this.redraw();
   }
 
@@ -69,12 +70,22 @@ class Panel {
     this.redraw();
   }
 
+  // Return where a value lies on the histogram, as a part of its width; and the value at such a part.
+  part(value) {
+    const { of } = SCALES[this.look.scale], [low, high] = this.range.map(of);
+    return (of(value) - low) / (high - low || 1);
+  }
+
+  valueAt(part) {
+    const { of, back } = SCALES[this.look.scale], [low, high] = this.range.map(of);
+    return back(low + Math.max(0, Math.min(1, part)) * (high - low));
+  }
+
   dragLimit(event) {
-    const width = this.histogram.clientWidth, span = this.range[1] - this.range[0];
-    const value = (e) => this.range[0] + (Math.max(0, Math.min(width, e.offsetX)) / width) * span;
-    const key = Math.abs(value(event) - this.look.low) < Math.abs(value(event) - this.look.high) ? "low" : "high";
+    const at = (e) => e.offsetX / this.histogram.clientWidth, [low, high] = [this.part(this.look.low), this.part(this.look.high)];
+    const key = Math.abs(at(event) - low) < Math.abs(at(event) - high) ? "low" : "high";
     this.histogram.setPointerCapture(event.pointerId);
-    const move = (e) => this.setLimit(key, key === "low" ? Math.min(value(e), this.look.high - span / 1000) : Math.max(value(e), this.look.low + span / 1000));
+    const move = (e) => this.setLimit(key, this.valueAt(key === "low" ? Math.min(at(e), high - 0.005) : Math.max(at(e), low + 0.005)));
     this.histogram.onpointermove = move;
     this.histogram.onpointerup = this.histogram.onpointercancel = () => (this.histogram.onpointermove = null);
     move(event);
@@ -103,7 +114,7 @@ class Panel {
     if (!this.image || !this.canvas.clientWidth) return;
     paint(this.offscreen, this.image, this.look);
     this.lay();
-    drawHistogram(this.histogram, this.counts, this.range, [this.look.low, this.look.high]);
+    drawHistogram(this.histogram, this.counts, [this.part(this.look.low), this.part(this.look.high)]);
     for (const key of ["low", "high"]) if (document.activeElement !== this[key]) this[key].value = number(this.look[key]);
   }
 

@@ -80,7 +80,7 @@ async function mount(root, source) {
     return `rectangle at ${centre}, ${number(d.height)} × ${number(d.width)} px`;
   }
 
-  function read(panel, names, pixel, event) {
+  function read(panel, names, event) {
     if (!panel.image) return;
     const [x, y] = panel.under(event).map(Math.round), { rows, columns, values, units } = panel.image;
     const inside = x >= 0 && y >= 0 && x < rows && y < columns;
@@ -130,6 +130,7 @@ async function mount(root, source) {
     if (marks.detector) drawDetector(context);
     context.restore();
     drawScaleBar(context, place, about.q);
+    drawAxes(context, place, ["qx", "qy"]);
   }
 
   function drawDetector(context) {
@@ -164,6 +165,7 @@ async function mount(root, source) {
       stroke(context, "#7dff8a", (p) => (p.moveTo(...from), p.lineTo(...to)));
     }
     drawScaleBar(context, place, about.r);
+    drawAxes(context, place, ["rx", "ry"]);
   }
 
   function drawLine() {
@@ -208,7 +210,7 @@ async function mount(root, source) {
     return { move: (e) => (pull(what, pattern.under(e), offset), detectorMoved(false)), end: () => detectorMoved(true) };
   });
   pattern.canvas.addEventListener("pointermove", (event) => {
-    read(pattern, "(qx, qy)", about.q, event);
+    read(pattern, "(qx, qy)", event);
     pattern.canvas.style.cursor = { center: "move", outer: "ew-resize", inner: "ew-resize", height: "ns-resize", width: "ew-resize", corner: "nwse-resize" }[grip(event)];
   });
 
@@ -240,7 +242,7 @@ async function mount(root, source) {
     grow(event);
     return { move: grow, end: () => choosePattern("region") };
   });
-  image.canvas.addEventListener("pointermove", (event) => read(image, "(rx, ry)", about.r, event));
+  image.canvas.addEventListener("pointermove", (event) => read(image, "(rx, ry)", event));
 
   // Call `begin` when a pointer goes down on a panel, `move` while it is down, and `end` when it is lifted.
   function dragged(panel, begin) {
