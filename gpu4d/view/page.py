@@ -25,7 +25,7 @@ MOST = "25 MB"  # of a page: what mail still carries
 LARGEST = {"uint8": 255, "uint16": 65535}  # whole numbers that a page holds
 SMALLEST = 8  # pixels or positions along an axis: fewer show nothing
 FINE_DETECTOR = 64  # pixels along an axis: more are binned before a page is tried
-SHRINKS = 6  # times that counts become smaller by compression, at best: pages that would need more are not tried
+SHRINKS = 3  # times that counts become smaller by compression, about: pages that would need more are not tried
 LEVEL = 6  # of zlib
 
 

@@ -32,10 +32,11 @@ FLOORS = (
     ("planning",),
     ("interop",),
     ("plot", "_capabilities"),
+    ("view",),
     ("workflow",),
     ("testing",),
     ("cli_flags", "cli_signals"),
-    ("cli_plan", "cli_convert", "cli_export", "cli_capabilities", "cli_bench"),
+    ("cli_plan", "cli_convert", "cli_export", "cli_capabilities", "cli_bench", "cli_view"),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs

@@ -89,8 +89,9 @@ function number(v, digits = 4) {
 function label(context, text, x, y, align = "left") {
   context.font = "600 13px system-ui, 'DejaVu Sans', sans-serif";
   context.textAlign = align;
-  context.lineWidth = 3.5;
-  context.strokeStyle = "rgba(0,0,0,.75)";
+  context.lineWidth = 4;
+  context.lineJoin = "round";
+  context.strokeStyle = "rgba(0,0,0,.85)";
   context.strokeText(text, x, y);
   context.fillStyle = "#fff";
   context.fillText(text, x, y);

@@ -53,7 +53,7 @@ async function mount(root, source) {
   }
 
   function chooseMap(name) {
-    state.map = name;
+    state.map = what.value = name;
     image.fixed = false;
     if (!name) return detectorMoved();
     image.colourChoice.value = image.look.colours = about.maps.find((m) => m.name === name).signed ? "blue-red" : "viridis";
@@ -174,6 +174,8 @@ async function mount(root, source) {
     drawProfile(profile, along(image.image, from, to), pixels * about.r.size, about.r.unit, image.image.units === "1" ? "" : image.image.units);
     image.lay();
   }
+
+  new ResizeObserver(() => state.line && !profile.hidden && drawLine()).observe(profile);
 
   // ------------------------------------------------------------ dragging the detector
 
@@ -329,7 +331,7 @@ async function mount(root, source) {
   choosePattern("mean");
   detectorMoved();
   root.dataset.state = "ready";
-  return { state, timing, pattern, image, about, detectorMoved, choosePattern, chooseMap, setTool };
+  return { state, timing, pattern, image, about, ask, detectorMoved, choosePattern, chooseMap, setTool };
 }
 
 const startFromServer = async (root) => mount(root, await serverSource());
