@@ -165,7 +165,8 @@ def _tried(cube: DataCube, bins: tuple[int, int], title: str | None, progress: P
     kind, step, offset, numbers = quantised(arrays.to_numpy(view.images.stack))
     how = f"summed {detector}×{detector} to {small.shape[2]}×{small.shape[3]}" if detector > 1 else "as recorded"
     where = f", positions summed {scan}×{scan}" if scan > 1 else ""
-    counts = "counts are exact" if (step, offset) == (1.0, 0.0) else f"counts are rounded to multiples of {step:.3g}"
+    exact = (step, offset) == (1.0, 0.0)
+    counts = "counts are exact" if exact else f"counts are rounded to multiples of {step:.3g}"
     about["notes"] = [f"This page holds a copy of the scan: detector pixels {how}{where}; {counts}."]
     about |= {"exact": True, "bin": 1}
     mask = small.detector_mask
@@ -174,6 +175,7 @@ def _tried(cube: DataCube, bins: tuple[int, int], title: str | None, progress: P
         "kind": kind,
         "step": step,
         "offset": offset,
+        "note": ("binned counts" if detector * scan > 1 else "exact") if exact else "rounded counts",
         "cube": _deflated(numbers),
         "valid": None if mask is None else _deflated(np.asarray(mask, np.uint8)),
         "maps": [],

@@ -106,7 +106,7 @@ async function pageSource(data) {
     image: ({ detector }) => {
       const inside = maskOf(detector, about).map((v, q) => v & valid[q]);
       const pixels = inside.reduce((a, b) => a + b, 0), values = sumInside(inside).map((v) => v * data.step + data.offset * pixels);
-      return { said: { exact: true, pixels, units: "counts" }, values };
+      return { said: { exact: true, note: data.note, pixels, units: "counts" }, values };
     },
     map: ({ name }) => ({ said: { exact: true, name, units: about.maps.find((m) => m.name === name).units }, values: maps[name] }),
     summary: ({ name }) => ({ said: { name }, values: summary[name] }),

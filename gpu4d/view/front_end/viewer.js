@@ -32,7 +32,7 @@ async function mount(root, source) {
     state.exact = said.exact;
     status.textContent = said.name
       ? `${said.name}${said.units && said.units !== "1" ? `, ${said.units}` : ""}`
-      : `${describe(request.detector)} · ${said.pixels} pixels · ${said.exact ? "exact" : "approximate while dragging"} · ${Math.round(timing.milliseconds)} ms`;
+      : `${describe(request.detector)} · ${said.pixels} pixels · ${said.note ?? (said.exact ? "exact" : "approximate while dragging")} · ${Math.round(timing.milliseconds)} ms`;
   }
 
   function showPattern({ said, values }) {
