@@ -1,11 +1,16 @@
 """The page in a headless Chromium, by clicking and dragging."""
 
+import base64
+import json
+
 import numpy as np
 import pytest
 from chromium import Browser, program
 
 import gpu4d
-from gpu4d.view import ViewServer, detector_from, export_page, view_of
+from gpu4d.view import ViewServer, detector_from, export_page, front_end, view_of
+from gpu4d.view.answers import Answers
+from gpu4d.view.widget import RENDER, reply
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(program() is None, reason="Chromium is not installed: it opens the page")]
 
@@ -142,3 +147,31 @@ def test_a_binned_scan_becomes_exact_when_the_mouse_rests(browser, counts):
         assert np.array_equal(shown(browser, "image"), swept(counts, browser.run("gpu4dView.state.detector")))
     finally:
         server.close()
+
+
+def test_the_module_of_a_notebook_asks_by_messages(browser, counts):
+    """A stand-in for the notebook: the test carries the messages between the page and the kernel's side."""
+    view = view_of(counts)
+    answers, code = Answers(view), base64.b64encode((front_end.module() + RENDER).encode()).decode()
+    browser.events.clear()
+    browser.open("about:blank")
+    browser.wait("document.body")
+    browser.run(
+        f"""(() => {{
+        globalThis.sent = [];
+        const model = {{ get: () => {json.dumps(json.dumps(view.about()))}, on: (_, call) => (globalThis.receive = call), send: (m) => sent.push(m) }};
+        const text = new TextDecoder().decode(Uint8Array.from(atob("{code}"), (c) => c.charCodeAt(0)));
+        import(URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }})))
+          .then((m) => m.default.render({{ model, el: document.body }})).catch((e) => (globalThis.failed = String(e)));
+        }})()"""
+    )
+    for _ in range(200):
+        for asked in browser.run("sent.splice(0)"):
+            said, buffers = reply(answers, asked)
+            data = base64.b64encode(buffers[0]).decode()
+            browser.run(f"receive({json.dumps(said)}, [new DataView(Uint8Array.from(atob('{data}'), (c) => c.charCodeAt(0)).buffer)])")
+        if browser.run("globalThis.gpu4dView?.timing.images && gpu4dView.pattern.image && 1"):
+            break
+    assert browser.run("globalThis.failed") is None
+    assert np.array_equal(shown(browser, "image"), swept(counts, view.about()["start"]))
+    assert browser.problems() == []
