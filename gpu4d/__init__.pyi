@@ -82,6 +82,9 @@ from . import (
     testing as testing,
 )
 from . import (
+    view as view,
+)
+from . import (
     workflow as workflow,
 )
 from ._capabilities import capabilities as capabilities

@@ -155,6 +155,7 @@ def _commands() -> click.Group:
     from gpu4d.cli_init import init_command
     from gpu4d.cli_plan import plan_command
     from gpu4d.cli_recipe import recipe_commands
+    from gpu4d.cli_view import view_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -349,6 +350,7 @@ def _commands() -> click.Group:
     cache_command(commands, debug, _say)
     doctor_command(commands, debug, _say)
     init_command(commands, debug, _say)
+    view_command(commands, debug, _say)
     bench_commands(commands, debug, _say)
     return commands
 

@@ -425,6 +425,15 @@ CALLS: dict[str, Call] = {
 }
 NO_ARRAYS = {
     "plot.counting_histogram": "a result",
+    "view.Overlays": "a result",
+    "view.ScanView": "made by view.view_of",
+    "view.ViewServer": "made of a view.ScanView",
+    "view.detector_from": "what a page asks",
+    "view.export_page": "a cube",
+    "view.open_view": "a path",
+    "view.page_part": "a cube",
+    "view.view_of": "a cube",
+    "view.widget": "a cube",
     "preprocess.ChargeModel": "numbers",
     "preprocess.CountedElectrons": "as preprocess.count_scan",
     "plan_experiment": "what is known of a scan",

@@ -33,10 +33,14 @@ FLOORS = (
     ("interop",),
     ("plot", "_capabilities"),
     ("notebook",),
+    ("view",),
     ("workflow",),
     ("testing",),
     ("cli_flags", "cli_signals"),
-    ("cli_plan", "cli_convert", "cli_export", "cli_recipe", "cli_capabilities", "cli_bench", "cli_compare", "cli_batch", "cli_doctor", "cli_init"),
+    (
+        "cli_plan", "cli_convert", "cli_export", "cli_recipe", "cli_capabilities", "cli_bench", "cli_compare", "cli_batch", "cli_doctor",
+        "cli_init", "cli_view",
+    ),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs
