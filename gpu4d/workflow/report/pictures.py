@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gpu4d import plot
+from gpu4d.plot.canvas import figure_of
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.report.panels import panels_of
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages import known_stages
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def stages_that_made_something(state: RunState) -> list[Stage]:
@@ -40,16 +38,20 @@ def draw(state: RunState, folder: Path, prefix: str = "") -> list[Picture]:
     """
     done = []
     for stage in stages_that_made_something(state):
-        for picture, figure in stage.pictures(state):
+        for picture, drawn in stage.pictures(state):
             if prefix:
                 section = f"{prefix.replace('_', ' ').strip().capitalize()}: {picture.section.lower()}"
                 picture = dataclasses.replace(picture, name=prefix + picture.name, section=section)
-            done.append(keep(picture, figure, folder))
+            done.append(keep(picture, drawn, folder))
     return done
 
 
-def keep(picture: Picture, figure: Figure, folder: Path) -> Picture:
-    """Write a figure as PNG and as SVG, both with its scale. Return its picture with the maps whose values the page shows."""
+def keep(picture: Picture, drawn: Any, folder: Path) -> Picture:
+    """Write what a function of `gpu4d.plot` returned as PNG and as SVG, both with its scale.
+
+    Returns the picture with the maps whose values the page shows.
+    """
+    figure = figure_of(drawn)
     png = folder / f"{picture.name}.png"
     plot.save(figure, png)
     panels = panels_of(figure, png, picture.errors)
