@@ -21,8 +21,8 @@ PATTERN_SECONDS = 5e-3  # s: a fit of the lattice to a whole pattern, on one cor
 
 def _apart(look: Look) -> str:
     """Say how far disks are apart, compared with their width."""
-    assert look.disk is not None and look.spacing is not None
-    wide = 2 * look.disk.radius
+    assert look.radius is not None and look.spacing is not None
+    wide = 2 * look.radius
     return f"disks are {look.spacing:.1f} px apart, and {wide:.1f} px wide: they {'overlap' if look.spacing < wide else 'stand apart'}"
 
 
@@ -43,7 +43,7 @@ def _power(look: Look) -> Suggestion | None:
 
 @suggests("bragg.refine")
 def _refine(look: Look) -> Suggestion | None:
-    if look.disk is None or look.spacing is None:
+    if look.radius is None or look.spacing is None:
         return None
     kind = "values are counts" if is_integer_dtype(look.cube.dtype) else f"values are {look.cube.dtype}"
     return Suggestion(f"{kind}; {_apart(look)}. auto takes the Poisson fit for counts of disks that stand apart")
@@ -80,7 +80,7 @@ def _relative(look: Look) -> Suggestion | None:
 
 @suggests("bragg.min_spacing")
 def _spacing(look: Look) -> Suggestion | None:
-    if look.disk is None or look.spacing is None:
+    if look.radius is None or look.spacing is None:
         return None
     return Suggestion(_apart(look))
 
@@ -127,9 +127,9 @@ def _ellipse(look: Look) -> Suggestion | None:
 
 @suggests("lattice.fit", "strain.method")
 def _fit(look: Look) -> Suggestion | None:
-    if look.disk is None or look.spacing is None:
+    if look.radius is None or look.spacing is None:
         return None
-    if look.spacing >= 2 * look.disk.radius:
+    if look.spacing >= 2 * look.radius:
         return Suggestion(f"{_apart(look)}, so that single disks can be located")
     minutes = math.prod(look.cube.scan_shape) * PATTERN_SECONDS / 60
     return Suggestion(f"{_apart(look)}: try lattice.fit = pattern ({minutes:.2g} min on one core), or strain.method = cepstrum")

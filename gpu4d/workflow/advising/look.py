@@ -83,6 +83,12 @@ class Look:
         return found
 
     @property
+    def radius(self) -> float | None:
+        """Radius of a disk, pixels: of the template, else of the bright-field disk. None if there is neither."""
+        template = self.state.get("template")
+        return float(template.radius) if template is not None else None if self.disk is None else self.disk.radius
+
+    @property
     def trial(self) -> Trial | None:
         """The trial of a run. None without a disk."""
         found: Trial | None = self.state.get("trial")

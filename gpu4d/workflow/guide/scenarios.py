@@ -47,8 +47,10 @@ SCENARIOS = (
                 "stand apart"
             ),
             Adjustment(
-                "increase min_peak_intensity", "bragg.min_relative_intensity", 0.02,
-                "besides the significance, which adapts to the counts, a disk needs 2 % of the strongest one",
+                "increase min_peak_intensity", "", "",
+                "the threshold of disks is their significance, which rises with the noise by itself. A share of the strongest disk "
+                "(bragg.min_relative_intensity) would drop weak disks of the crystal before false ones, so it is not raised; raise "
+                "bragg.min_significance if the Bragg vector map has points between the reflections",
             ),
             Adjustment(
                 "enable electron counting", "", "",
