@@ -38,7 +38,7 @@ PAGES = (
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous", "cluster",
-    "from-libertem",
+    "from-libertem", "recipes",
 )  # fmt: skip
 QUESTIONS = sorted(page.relative_to(DOCS).as_posix() for page in (DOCS / "questions").glob("*.md"))
 RUN = [f"how-to/{name}.md" for name in PAGES] + [page for page in QUESTIONS if "```python" in (DOCS / page).read_text("utf-8")]  # their Python runs
@@ -153,6 +153,15 @@ def test_the_table_of_formats_is_what_the_formats_say():
     rates = DOCS.parent / "benchmarks" / "results" / "readers.json"
     measured = json.loads(rates.read_text(encoding="utf-8")) if rates.exists() else {}
     in_its_place(DOCS / "how-to" / "formats.md", "table of formats", formats_table(measured))
+
+
+def test_the_tables_of_recipes_are_what_the_code_says():
+    from gpu4d.workflow.guide import parameters, scenarios, stages
+
+    page = DOCS / "how-to" / "recipes.md"
+    in_its_place(page, "table of scenarios", scenarios.scenarios_table())
+    in_its_place(page, "table of parameters", parameters.parameters_table())
+    in_its_place(page, "table of stages", stages.stages_table())
 
 
 def test_the_table_of_capabilities_is_what_the_code_says():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from gpu4d.io.toml import literal
+
 TABLE = "17.7"
 ORIGIN = "scenario"  # how the origin of a setting begins that a scenario set
 
@@ -162,3 +164,13 @@ def adjustments_of(names: list[str] | None) -> list[tuple[Scenario, Adjustment]]
 def warnings_of(names: list[str] | None) -> list[str]:
     """Return what no setting can do for the named scenarios, as warnings of a run."""
     return [f"scenario {scenario.name}: {one.why}" for scenario, one in adjustments_of(names) if not one.setting]
+
+
+def scenarios_table() -> str:
+    """Return the adjustments as a table of Markdown: scenario, what the guide recommends, and the setting or the warning."""
+    lines = ["| scenario | the guide recommends | here |", "| --- | --- | --- |"]
+    for scenario in SCENARIOS:
+        for one in scenario.adjustments:
+            does = f"`{one.setting} = {literal(one.value)}`: {one.why}" if one.setting else f"a warning: {one.why}"
+            lines.append(f"| `{scenario.name}`: {scenario.title} | {one.advice} | {does} |")
+    return "\n".join(lines)
