@@ -34,7 +34,8 @@ def recipe_schema() -> Schema:
     >>> schema["properties"]["bragg"]["properties"]["power"]["maximum"]
     1
     """
-    recipe, sections = Recipe(), {}
+    recipe = Recipe()
+    sections: dict[str, Json] = {}
     for section in recipe.sections:
         entries: dict[str, Json] = {}
         for key, rule in recipe.rules(section):

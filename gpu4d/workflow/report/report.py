@@ -169,7 +169,7 @@ def _tables(page: Page) -> list[Table]:
     tables.append(Table("Calibration", ("quantity", "value", "unit", "how it was found"), calibration_rows(page.calibration), (1,)))
     if page.stages:
         done = [(letters, what, "yes" if ran else "no", why) for letters, what, ran, why in page.stages]
-        remark = "Letters are those of the guide's stages (`gpu4d recipe stages`)."
+        remark = "Letters are those of the guide's stages: gpu4d recipe stages lists them."
         tables.append(Table("What was done, and why", ("guide", "stage", "done", "why"), done, remark=remark))
     times = [_timing(s.name, s.seconds, s.patterns, s.nbytes) for s in record.stages]
     times.append(_timing("in all", sum(s.seconds for s in record.stages), 0, 0))
