@@ -5,8 +5,6 @@
   const NO_VALUE = 65535, GREY = [201, 206, 212], LEAST_CELLS = 4, STEP = 1.25, FINE = 1000;
   const figures = [], grids = new Map(); // name of a grid -> where the cursor is on it, {at: [row, column] or null}
 
-  // ---- data
-
   const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
   async function unpack(packed, count) {
@@ -17,23 +15,17 @@
     if (packed.type === "f4") return new Float32Array(plain.buffer);
     return Float64Array.from(new Uint16Array(plain.buffer), n => n === NO_VALUE ? NaN : packed.low + packed.step * n);
   }
-
   function share(p, value) { // where a value is in the usual range of colours: 0 at its low end, 1 at its high end
     const [kind, low, high, power] = p.norm;
     if (kind === "log") return Math.log(Math.max(value, low) / low) / Math.log(high / low);
     const t = (value - low) / (high - low);
     return power === 1 || t <= 0 ? t : Math.pow(t, power);
   }
-
   function valueAt(p, t) {
     const [kind, low, high, power] = p.norm;
-    if (kind === "log") return low * Math.pow(high / low, t);
-    return low + (high - low) * (power === 1 || t <= 0 ? t : Math.pow(t, 1 / power));
+    return kind === "log" ? low * Math.pow(high / low, t) : low + (high - low) * (power === 1 || t <= 0 ? t : Math.pow(t, 1 / power));
   }
-
-  // ---- text
-
-  const minus = text => text.replace("-", "−");
+  const minus = text => text.replace("-", "−"), few = number => minus(String(Number(number.toPrecision(3))));
 
   function numeral(value, error) {
     if (Number.isNaN(value)) return "no value";
@@ -41,19 +33,16 @@
     const digits = Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(error))));
     return `${minus(value.toFixed(digits))} ± ${error.toFixed(digits)}`;
   }
-
-  function length(pixels, p) {
-    const [size, unit] = p.pixel, value = pixels * size;
-    if (unit === "Å" && (p.shape[1] * size) >= 100) return `${Number((value / 10).toPrecision(4))} nm`;
-    return `${Number(value.toPrecision(4))} ${unit}`;
+  function lengthText(value, unit, extent = value) {
+    if (unit === "Å" && extent >= 100) return `${Number((value / 10).toPrecision(4))} nm`;
+    return `${Number(value.toPrecision(4))} ${unit === "1/Å" ? "Å⁻¹" : unit}`;
   }
-
   function placeText(p, [row, column]) {
     const named = { scan: "position", detector: "detector pixel", other: "pixel" }[p.axes];
-    const lengths = p.axes !== "detector" && p.pixel[1] !== "px" ? ` = ${length(row, p)}, ${length(column, p)}` : "";
-    return `${named} (${row}, ${column})${lengths}`;
+    if (p.axes === "detector" || p.pixel[1] === "px") return `${named} (${row}, ${column})`;
+    const [size, unit] = p.pixel, extent = size * Math.max(...p.shape);
+    return `${named} (${row}, ${column}) = ${lengthText(row * size, unit, extent)}, ${lengthText(column * size, unit, extent)}`;
   }
-
   function read(f) {
     const said = [], grid = new Set();
     for (const p of f.panels) {
@@ -67,12 +56,10 @@
     f.output.textContent = said.length ? said.join(" · ") : "Point at the map for values.";
   }
 
-  // ---- drawing
-
   function painted(p, [low, high]) { // the map in the colours of a range, one pixel a value
     if (p.canvas && p.range[0] === low && p.range[1] === high) return p.canvas;
     const [rows, columns] = p.shape, canvas = document.createElement("canvas");
-    canvas.width = columns; canvas.height = rows;
+    Object.assign(canvas, { width: columns, height: rows });
     const image = new ImageData(columns, rows);
     for (let i = 0; i < p.values.length; i++) {
       const t = (share(p, p.values[i]) - low) / (high - low);
@@ -85,16 +72,33 @@
     return canvas;
   }
 
+  function inked(f, p) {
+    const font = `${Math.max(9 * f.ratio, p.text * f.canvas.height)}px system-ui, sans-serif`;
+    Object.assign(f.context, { fillStyle: "#1c2530", textBaseline: "middle", font });
+  }
+  function blank(f, [x, y, w, h]) {
+    f.context.fillStyle = "#fff"; f.context.fillRect(x - 2, y - 2, w + 4, h + 4);
+  }
+  function drawScale(f, p, area, zoom) { // a bar of 1, 2 or 5 times a power of ten, of the zoomed map, in place of the picture's
+    const [left, top, , high] = area(p.scale), wide = area(p.place)[2];
+    const extent = 0.3 * p.shape[1] / zoom * p.pixel[0], power = Math.pow(10, Math.floor(Math.log10(extent)));
+    const size = [5, 2, 1].map(n => n * power).find(n => n <= extent * (1 + 1e-9));
+    const bar = size / (p.shape[1] / zoom * p.pixel[0]) * wide;
+    blank(f, [left, top, Math.max(area(p.scale)[2], wide * 0.6), high]);
+    inked(f, p);
+    f.context.fillRect(left, top + high / 2 - 1.5 * f.ratio, bar, 3 * f.ratio);
+    f.context.fillText(lengthText(size, p.pixel[1]), left + bar + 5 * f.ratio, top + high / 2);
+  }
+
   function drawBar(f, p, area) {
-    const c = f.context, [x, y, w, h] = area(p.bar), [x0, y0, w0, h0] = area(p.numbers), [low, high] = f.range;
-    c.fillStyle = "#fff"; c.fillRect(x0, y0 - 2, w0 + 4, h0 + 4);
+    const c = f.context, [x, y, w, h] = area(p.bar), [low, high] = f.range;
+    blank(f, area(p.numbers));
     for (let i = 0; i < h; i++) {
       const k = 3 * Math.min(255, Math.floor(256 * (1 - i / h)));
       c.fillStyle = `rgb(${p.colours[k]},${p.colours[k + 1]},${p.colours[k + 2]})`; c.fillRect(x, y + i, w, 1.5);
     }
-    c.fillStyle = "#1c2530"; c.font = `${Math.max(9 * f.ratio, h / 18)}px system-ui, sans-serif`; c.textBaseline = "middle";
-    const number = t => minus(String(Number(valueAt(p, t).toPrecision(3))));
-    c.fillText(number(high), x + w + 3, y); c.fillText(number(low), x + w + 3, y + h); c.fillText(p.units, x + w + 3, y + h / 2);
+    inked(f, p);
+    [few(valueAt(p, high)), p.units, few(valueAt(p, low))].forEach((text, i) => c.fillText(text, x + w + 3, y + i * h / 2));
   }
 
   function draw(f) {
@@ -108,30 +112,25 @@
       const [x, y, w, h] = area(p.place), [rows, columns] = p.shape, v = f.views.get(p.grid);
       if (v.zoom > 1 || changed) c.drawImage(painted(p, f.range), v.left, v.top, columns / v.zoom, rows / v.zoom, x, y, w, h);
       if (changed && p.bar) drawBar(f, p, area);
+      if (v.zoom > 1 && p.scale) drawScale(f, p, area, v.zoom);
       const at = grids.get(p.grid).at, cellX = w * v.zoom / columns, cellY = h * v.zoom / rows;
       c.save(); c.beginPath(); c.rect(x, y, w, h); c.clip();
       if (at) {
         const left = x + (at[1] - v.left) * cellX, top = y + (at[0] - v.top) * cellY, side = Math.max(cellX, 7 * f.ratio);
         const [midX, midY] = [left + cellX / 2, top + cellY / 2];
         for (const [colour, width] of [["#ffffff", 3], ["#111111", 1.2]]) {
-          c.strokeStyle = colour; c.lineWidth = width * f.ratio;
+          Object.assign(c, { strokeStyle: colour, lineWidth: width * f.ratio });
           c.strokeRect(midX - side / 2, midY - side / 2, side, side);
         }
       }
       if (f.rubber && f.rubber.p === p) {
         const { from, to } = f.rubber;
-        c.strokeStyle = "#35d0ff"; c.lineWidth = 1.5 * f.ratio;
+        Object.assign(c, { strokeStyle: "#35d0ff", lineWidth: 1.5 * f.ratio });
         c.strokeRect(x + (from[1] - v.left) * cellX, y + (from[0] - v.top) * cellY, (to[1] - from[1]) * cellX, (to[0] - from[0]) * cellY);
       }
       c.restore();
     }
   }
-
-  function refresh(grid) {
-    for (const f of figures) if (f.views.has(grid)) { read(f); draw(f); }
-  }
-
-  // ---- where the pointer is, and the view
 
   function under(f, event) { // panel, and row and column as real numbers
     const box = f.canvas.getBoundingClientRect();
@@ -147,27 +146,23 @@
   function point(p, row, column) {
     const inside = (n, size) => Math.min(size - 1, Math.max(0, Math.floor(n)));
     grids.get(p.grid).at = [inside(row, p.shape[0]), inside(column, p.shape[1])];
-    refresh(p.grid);
+    for (const f of figures) if (f.views.has(p.grid)) { read(f); draw(f); }
   }
-
   function look(f, p, zoom, top, left) {
     const v = f.views.get(p.grid), [rows, columns] = p.shape;
     v.zoom = Math.min(Math.max(1, zoom), Math.max(1, Math.min(rows, columns) / LEAST_CELLS));
     v.top = Math.min(Math.max(0, top), rows - rows / v.zoom); v.left = Math.min(Math.max(0, left), columns - columns / v.zoom);
     draw(f);
   }
-
   function zoomAt(f, p, row, column, factor) {
     const v = f.views.get(p.grid), zoom = Math.max(1, v.zoom * factor);
     look(f, p, zoom, row - (row - v.top) * v.zoom / zoom, column - (column - v.left) * v.zoom / zoom);
   }
-
   function zoomMiddle(f, factor) {
     const p = f.panels[0], v = f.views.get(p.grid), at = grids.get(p.grid).at;
     const [row, column] = at ? [at[0] + 0.5, at[1] + 0.5] : [v.top + p.shape[0] / v.zoom / 2, v.left + p.shape[1] / v.zoom / 2];
     zoomAt(f, p, row, column, factor);
   }
-
   function reset(f) {
     for (const v of f.views.values()) Object.assign(v, { zoom: 1, top: 0, left: 0 });
     f.range = [0, 1];
@@ -175,25 +170,22 @@
     f.numbers.textContent = "";
     draw(f);
   }
-
   function recolour(f) {
     const [a, b] = f.sliders.map(s => f.ends[0] + (f.ends[1] - f.ends[0]) * Number(s.value) / FINE);
     f.range = Math.abs(b - a) < 1e-3 ? [a, a + 1e-3] : [Math.min(a, b), Math.max(a, b)];
     const p = f.panels[0];
-    f.numbers.textContent = `${f.range.map(t => minus(String(Number(valueAt(p, t).toPrecision(3))))).join(" to ")} ${p.units}`;
+    f.numbers.textContent = `${f.range.map(t => few(valueAt(p, t))).join(" to ")} ${p.units} `;
     draw(f);
   }
-
   function listen(f) {
-    const canvas = f.canvas;
-    let held = null;
+    let canvas = f.canvas, held = null;
     canvas.addEventListener("pointerdown", event => {
       const found = under(f, event);
       if (!found) return;
       point(found.p, found.row, found.column);
       if (event.pointerType === "touch") return; // a finger scrolls the page
       held = { ...found, view: { ...f.views.get(found.p.grid) } };
-      try { canvas.setPointerCapture(event.pointerId); } catch { /* an event that a program made */ }
+      canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", event => {
       const found = under(f, event);
@@ -230,14 +222,11 @@
     });
   }
 
-  // ---- the page
-
   function element(name, parent, properties = {}) {
     const made = Object.assign(document.createElement(name), properties);
     parent.append(made);
     return made;
   }
-
   function tools(f, figure) {
     f.output = element("output", figure, { className: "read" });
     figure.querySelector("figcaption").before(f.output);
@@ -267,15 +256,13 @@
       if (!grids.has(p.grid)) grids.set(p.grid, { at: null });
     }
     const canvas = element("canvas", figure.querySelector(".shown"), { tabIndex: 0 });
-    canvas.setAttribute("aria-label", `Map with values: ${panels.map(p => p.title).join(", ")}. Arrow keys move the cursor.`);
     canvas.setAttribute("role", "application");
+    canvas.setAttribute("aria-label", `Map with values: ${panels.map(p => p.title).join(", ")}. Arrow keys move the cursor.`);
     const f = { canvas, context: canvas.getContext("2d"), panels, range: [0, 1], rubber: null };
     f.views = new Map(panels.map(p => [p.grid, { zoom: 1, top: 0, left: 0 }]));
-    tools(f, figure);
-    listen(f);
+    tools(f, figure); listen(f);
     figures.push(f);
-    reset(f);
-    read(f);
+    reset(f); read(f);
     new ResizeObserver(() => draw(f)).observe(canvas);
   }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LEVELS = 65534  # largest number of a quantised value; 65535 means that there is none
 NO_VALUE = 65535
 COLOURS = 256  # of a colour map
+TEXT = 8.5  # points: numbers of a colour bar, as `gpu4d.plot.canvas` writes them
 HEADER = 24  # bytes of a PNG file up to its width and height, which are the last eight
 
 
@@ -63,8 +64,10 @@ class Panel:
         NaN where there is no value.
     error : (nx, ny) float64 or None
         Standard errors of the values.
-    place, bar, numbers : Place or None
-        Where the map, its colour bar, and the bar with its numbers are.
+    place, bar, numbers, scale : Place or None
+        Where the map, its colour bar, the bar with its numbers, and the scale bar with its length are.
+    text : float
+        Height of the numbers as a share of the height of the picture.
     colours : (256, 3) uint8
     norm : Norm
     pixel_size, pixel_units : float, str
@@ -77,6 +80,8 @@ class Panel:
     place: Place
     bar: Place | None
     numbers: Place | None
+    scale: Place | None
+    text: float
     colours: np.ndarray
     norm: Norm
     pixel_size: float
@@ -143,11 +148,23 @@ def _panel(figure: Figure, ax: Axes, error: np.ndarray | None) -> Panel | None:
         place=_place(figure, corners),
         bar=None if bar is None else _place(figure, bar.ax.get_window_extent().get_points()),
         numbers=None if bar is None else _place(figure, bar.ax.get_tightbbox().get_points()),
+        scale=_scale(figure, ax),
+        text=round(TEXT / 72 / float(figure.get_size_inches()[1]), 5),
         colours=(255 * image.cmap(np.linspace(0, 1, COLOURS))[:, :3] + 0.5).astype(np.uint8),
         norm=norm,
         pixel_size=size,
         pixel_units=unit,
     )
+
+
+def _scale(figure: Figure, ax: Axes) -> Place | None:
+    """Return where the scale bar of a panel and its length are."""
+    drawn = [one for one in (*ax.lines, *ax.texts) if one.get_gid() in ("scale bar", "scale bar label")]
+    if not drawn:
+        return None
+    points = np.concatenate([one.get_window_extent().get_points() for one in drawn])
+    corners = np.stack([points.min(axis=0), points.max(axis=0)])
+    return _place(figure, corners)
 
 
 def _norm(norm: object) -> Norm | None:

@@ -146,6 +146,8 @@ def _map_of(panel: Panel, section: str, scan_shape: tuple[int, int]) -> dict[str
         "place": panel.place,
         "bar": panel.bar,
         "numbers": panel.numbers,
+        "scale": panel.scale,
+        "text": panel.text,
         "colours": base64.b64encode(panel.colours.tobytes()).decode("ascii"),
         "norm": panel.norm,
         "pixel": [panel.pixel_size, panel.pixel_units],
