@@ -13,7 +13,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 import gpu4d
 from gpu4d import plot
@@ -101,6 +100,8 @@ def test_values_over_many_decades_keep_their_relative_precision():
 
 def test_a_map_is_where_the_picture_shows_it(page):
     """The colour in the middle of each cell, at the place that the page is told, is the colour of its value."""
+    from matplotlib.image import imread
+
     made, path = page
     for picture in made.pictures[:2]:
         (panel,) = picture.panels

@@ -10,6 +10,7 @@ from gpu4d.data.calibration_order import MEASURED
 from gpu4d.workflow.record import Gate, Record
 
 YES, CARE, NO = "yes", "with care", "no"
+PREVIEW = "PREVIEW, not the result"  # how the warning of a preview begins
 WORDS = {
     "q_pixel": "detector pixel",
     "r_pixel": "scan step",
@@ -113,11 +114,12 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     """
     reasons: list[Why] = []
     if preview:
-        reasons.append(Why("run", NO, "This is a preview: a part of the scan, binned, to choose settings with. Run without --preview."))
+        said = next((line for line in record.warnings if line.startswith(PREVIEW)), f"{PREVIEW}: run without --preview")
+        reasons.append(Why("run", NO, _sentence(said)))
     if not measured:
         reasons.append(Why("run", NO, "There is no main result. The warnings say why."))
     reasons += [_of_gate(gate) for gate in record.gates if gate.status != "pass"]
-    reasons += [Why("warning", CARE, _sentence(line)) for line in record.warnings if not line.startswith("PREVIEW")]
+    reasons += [Why("warning", CARE, _sentence(line)) for line in record.warnings if not (preview and line.startswith(PREVIEW))]
     values = _of_calibration(calibration, rests_on)
     reasons += values
     if not record.gates:
