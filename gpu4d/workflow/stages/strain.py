@@ -26,6 +26,7 @@ from gpu4d.workflow.strain_reference import (
     Detector,
     as_named_here,
     check_reference,
+    in_real_space,
     kept_reference,
     not_two_vectors,
     reference_for,
@@ -121,7 +122,8 @@ class Strain(Stage):
             try:
                 strain, remarks = self._measured(state, fit)
             except InputError as error:
-                self._say_why_not(state, error)
+                hint = in_real_space(given.reference, fit, state.calibration.q_pixel)
+                self._say_why_not(state, InputError(f"{error}{hint}"))
                 return
         record.decide(*said_of(given.reference, strain.reference.how))
         for what, why in remarks:
