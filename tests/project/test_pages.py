@@ -17,6 +17,7 @@ from forking import Forks
 
 import gpu4d
 from gpu4d.io.formats.table import formats_table
+from gpu4d.workflow import gates, pitfalls
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -38,7 +39,7 @@ PAGES = (
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous", "cluster",
-    "from-libertem", "recipes",
+    "from-libertem", "recipes", "compare",
 )  # fmt: skip
 QUESTIONS = sorted(page.relative_to(DOCS).as_posix() for page in (DOCS / "questions").glob("*.md"))
 RUN = [f"how-to/{name}.md" for name in PAGES] + [page for page in QUESTIONS if "```python" in (DOCS / page).read_text("utf-8")]  # their Python runs
@@ -162,6 +163,11 @@ def test_the_tables_of_recipes_are_what_the_code_says():
     in_its_place(page, "table of scenarios", scenarios.scenarios_table())
     in_its_place(page, "table of parameters", parameters.parameters_table())
     in_its_place(page, "table of stages", stages.stages_table())
+
+
+@pytest.mark.parametrize(("name", "table"), [("gates", gates.markdown), ("pitfalls", pitfalls.markdown)])
+def test_the_table_of_gates_and_that_of_pitfalls_are_what_a_run_does(name, table):
+    in_its_place(DOCS / "reference" / f"{name}.md", f"table of {name}", table())
 
 
 def test_the_table_of_capabilities_is_what_the_code_says():
