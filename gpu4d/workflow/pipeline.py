@@ -298,8 +298,8 @@ def _say_where_the_scan_is(state: RunState, bundle: bool) -> None:
         state.record.decide("Raw data: in result.h5, compressed without loss", "--bundle was given")
     elif files:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        why = "the scan is the primary record: keep it, and move both together. With --bundle it is in result.h5, compressed without loss"
-        state.record.decide(f"Raw data: result.h5 links to {files[0]}{more}", why)
+        advice = "it is the primary record: keep it, and move both together. With --bundle it is in result.h5, compressed without loss"
+        state.record.decide("Raw data: a link in result.h5, and not the scan itself", f"the scan is in {files[0]}{more}; {advice}")
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:

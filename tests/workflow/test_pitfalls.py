@@ -175,7 +175,7 @@ def test_8_a_result_says_where_its_raw_scan_is_and_when_it_is_lost(strained, tmp
         run(tmp_path / "scan.h5", tmp_path / "b", recipe=settings, bundle=True),
     )
     (said,) = [d for d in linked.record.decisions if d.what.startswith("Raw data")]
-    assert str(tmp_path / "scan.h5") in said.what and "--bundle" in said.why and said.what in (linked.folder / "report.html").read_text()
+    assert str(tmp_path / "scan.h5") in said.why and "--bundle" in said.why and said.what in (linked.folder / "report.html").read_text()
     assert any(d.what.startswith("Raw data: in result.h5") for d in whole.record.decisions)
     assert raw_data_of(linked.folder).status == "linked" and raw_data_of(whole.folder).status == "bundled"
     assert not compare(linked.folder, whole.folder).remarks
