@@ -175,7 +175,8 @@ PITFALLS = (
     Pitfall(
         8, "raw data", "results are kept, and the raw scan is not",
         "where the result's scan is: `gpu4d/workflow/pipeline.py`, `gpu4d/workflow/raw_data.py`",
-        "decision “Raw data: a link in result.h5, and not the scan itself”, “keep it, and move both together”; “the raw scan is lost: the result links to …”",
+        "decision “Raw data: a link in result.h5, and not the scan itself”, “keep it, and move both together”; "
+        "“the raw scan is lost: the result links to …”",
         (RUN, REPORT, COMPARE), ("test_8_a_result_says_where_its_raw_scan_is_and_when_it_is_lost",),
     ),
 )  # fmt: skip
