@@ -38,7 +38,7 @@ def view_command(commands: click.Group, debug: Any, say: Any) -> None:
         The page is reachable from this computer alone, by an address with a random token. Files are only read.
         """
         shape = options.pop("scan_shape")
-        opening = {"dataset": options.pop("dataset"), "scan_shape": tuple(shape) if shape else None}
+        opening: Any = {"dataset": options.pop("dataset"), "scan_shape": tuple(shape) if shape else None}
         opening |= {"layout": layout_of(options), "timing": timing_of(options)}
         writing = {name: options.pop(name) for name in ("binned", "most", "overwrite")}
         if export is None and (given := [f"--{'bin' if name == 'binned' else name}" for name, value in writing.items() if value]):
@@ -49,7 +49,7 @@ def view_command(commands: click.Group, debug: Any, say: Any) -> None:
             _serve(file, opening, quiet=quiet, say=say, **options)
 
 
-def _export(file: Path, export: Path, opening: dict[str, Any], writing: dict[str, Any], quiet: bool, say: Any) -> None:
+def _export(file: Path, export: Path, opening: Any, writing: dict[str, Any], quiet: bool, say: Any) -> None:
     from gpu4d.sizes import format_bytes
     from gpu4d.view.page import MOST, export_page
     from gpu4d.view.results import open_scan_or_result
@@ -72,7 +72,7 @@ def _export(file: Path, export: Path, opening: dict[str, Any], writing: dict[str
     say(f"{done} ({format_bytes(done.stat().st_size)}): any browser opens it", f"{done} is complete")
 
 
-def _serve(file: Path, opening: dict[str, Any], *, port: int, no_browser: bool, quiet: bool, say: Any, **options: Any) -> None:
+def _serve(file: Path, opening: Any, *, port: int, no_browser: bool, quiet: bool, say: Any, **options: Any) -> None:
     from gpu4d.cli_signals import Stopped
     from gpu4d.errors import InputError
     from gpu4d.view.results import open_view

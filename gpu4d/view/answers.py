@@ -85,8 +85,8 @@ class Answers:
         Parameters
         ----------
         request : dict
-            `ask` is "image" (with `detector`, `exact`), "map" or "summary" (with `name`), "pattern" (with `position`), "region" (with `rows`,
-            `columns`). `client` names the page.
+            `ask` is "image" (with `detector`, `exact`), "map" or "summary" (with `name`), "pattern" (with `position`), "region" (with
+            `rows`, `columns`). `client` names the page.
 
         Returns
         -------
@@ -99,7 +99,7 @@ class Answers:
         Outdated
             A newer request of the same page and kind has come.
         """
-        kind = request.get("ask") if isinstance(request, dict) else None
+        kind = str(request.get("ask")) if isinstance(request, dict) else ""
         ways = {"image": self._image, "map": self._map, "summary": self._summary, "pattern": self._pattern, "region": self._region}
         if kind not in ways:
             raise InputError(f"ask is {kind!r}: accepted are {', '.join(ways)}")
@@ -111,20 +111,21 @@ class Answers:
         return {"ask": kind, "shape": list(values.shape), **said}, np.ascontiguousarray(values, np.float64)
 
     def _image(self, request: Spoken, ticket: Ticket) -> tuple[Spoken, np.ndarray]:
-        detector = detector_from(request.get("detector", {}))
+        asked: Any = request.get("detector", {})
+        detector = detector_from(asked)
         values, exact = self.view.virtual_image(detector, bool(request.get("exact", True)), ticket.go_on)
         pixels = int(detector.mask(self.view.cube.detector_shape, None, self.view.cube.calibration.ellipse).sum())
         return {"exact": exact, "pixels": pixels, "units": "counts"}, values
 
     def _map(self, request: Spoken, _: Ticket) -> tuple[Spoken, np.ndarray]:
-        name = request.get("name")
+        name = str(request.get("name"))
         if name not in self.view.maps:
             raise InputError(f"there is no map {name!r}; there are {', '.join(self.view.maps) or 'none'}")
         return {"exact": True, "name": name, "units": self.view.maps[name].units}, np.asarray(self.view.maps[name], np.float64)
 
     def _summary(self, request: Spoken, _: Ticket) -> tuple[Spoken, np.ndarray]:
         held = {"mean": self.view.mean, "max": self.view.largest}
-        name = request.get("name")
+        name = str(request.get("name"))
         if name not in held:
             raise InputError(f"there is no pattern {name!r}; there are {', '.join(held)}")
         return {"name": name}, held[name]

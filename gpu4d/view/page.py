@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -19,18 +20,41 @@ from gpu4d.errors import InputError
 from gpu4d.io.text_file import write_text
 from gpu4d.sizes import format_bytes
 from gpu4d.view import front_end
-from gpu4d.view.scan_view import Overlays, Progress, Spoken, listed, view_of
+from gpu4d.view.scan_view import Overlays, Progress, listed, view_of
 
 MOST = "25 MB"  # of a page: what mail still carries
 LARGEST = {"uint8": 255, "uint16": 65535}  # whole numbers that a page holds
+Packed = dict[str, Any]  # a scan as JSON has it: about, numbers in base64, maps, disks
 SMALLEST = 8  # pixels or positions along an axis: fewer show nothing
 FINE_DETECTOR = 64  # pixels along an axis: more are binned before a page is tried
 SHRINKS = 3  # times that counts become smaller by compression, about: pages that would need more are not tried
 LEVEL = 6  # of zlib
 
 
+class PageOptions(TypedDict, total=False):
+    """Keyword arguments of `packed_scan` without the size."""
+
+    title: str | None
+    maps: dict[str, RealSlice] | None
+    overlays: Overlays | None
+    progress: Progress | bool
+
+
+class PartOptions(PageOptions, total=False):
+    """All keyword arguments of `packed_scan`."""
+
+    bin: int | None
+    most: int | str
+
+
 def export_page(
-    cube: DataCube, path: str | os.PathLike[str], *, bin: int | None = None, most: int | str = MOST, overwrite: bool = False, **options: Any
+    cube: DataCube,
+    path: str | os.PathLike[str],
+    *,
+    bin: int | None = None,
+    most: int | str = MOST,
+    overwrite: bool = False,
+    **options: Unpack[PageOptions],
 ) -> Path:
     """Write one page that shows a binned scan: a virtual detector, patterns, profiles. It needs a browser, and nothing else.
 
@@ -73,7 +97,7 @@ def export_page(
     return write_text(place, front_end.page(f"{data['about']['title']} · gpu4d", json.dumps(data)), overwrite=overwrite)
 
 
-def page_part(cube: DataCube, *, name: str = "gpu4d-view", **options: Any) -> str:
+def page_part(cube: DataCube, *, name: str = "gpu4d-view", **options: Unpack[PartOptions]) -> str:
     """Return the same as a part of another page: an element, its style, and a script. That page must allow scripts of its own.
 
     Parameters
@@ -98,7 +122,7 @@ def packed_scan(
     maps: dict[str, RealSlice] | None = None,
     overlays: Overlays | None = None,
     progress: Progress | bool = False,
-) -> Spoken:
+) -> Packed:
     """Return a binned scan as JSON has it, with what a page must know of it.
 
     Parameters
@@ -156,7 +180,7 @@ def next_bins(cube: DataCube, bins: tuple[int, int], fixed: bool) -> tuple[int, 
     return (detector, 2 * scan) if positions >= SMALLEST else None
 
 
-def _tried(cube: DataCube, bins: tuple[int, int], title: str | None, progress: Progress | bool) -> Spoken:
+def _tried(cube: DataCube, bins: tuple[int, int], title: str | None, progress: Progress | bool) -> Packed:
     """Return the scan with these bins, compressed."""
     detector, scan = bins
     small = cube if bins == (1, 1) else cube.bin(detector=detector, scan=scan)
@@ -201,7 +225,7 @@ def quantised(stack: np.ndarray) -> tuple[str, float, float, np.ndarray]:
     return "uint16", step, low, np.rint((values - low) / step).astype(np.uint16)
 
 
-def add_results(data: Spoken, maps: dict[str, RealSlice], overlays: Overlays, bin: int) -> None:
+def add_results(data: Packed, maps: dict[str, RealSlice], overlays: Overlays, bin: int) -> None:
     """Add maps and overlays to a packed scan, in binned pixels."""
     data["maps"] = [{"name": name, "values": _deflated(np.asarray(plane, np.float32))} for name, plane in maps.items()]
     data["about"]["maps"] = listed(maps)
@@ -210,7 +234,7 @@ def add_results(data: Spoken, maps: dict[str, RealSlice], overlays: Overlays, bi
     if overlays.disks is not None:
         qx, qy = (np.round((overlays.disks.flat(axis) - (bin - 1) / 2) / bin, 2) for axis in ("qx", "qy"))
         ends = np.asarray(overlays.disks.offsets)
-        data["disks"] = [np.stack([qx[a:b], qy[a:b]], axis=-1).tolist() for a, b in zip(ends[:-1], ends[1:])]
+        data["disks"] = [np.stack([qx[a:b], qy[a:b]], axis=-1).tolist() for a, b in itertools.pairwise(ends)]
         data["about"]["disks"] = True
 
 

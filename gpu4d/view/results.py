@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -13,11 +13,19 @@ from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.io import RawLayout, ScanTiming, read_emd
 from gpu4d.io import open as open_scan
-from gpu4d.io import read_emd
-from gpu4d.view.scan_view import Overlays, ScanView, view_of
+from gpu4d.view.scan_view import Overlays, ScanView, ViewOptions, view_of
 
-Opening = dict[str, Any]  # keywords of gpu4d.open
+
+class Opening(TypedDict, total=False):
+    """Keyword arguments of `gpu4d.open` that say what a file cannot."""
+
+    dataset: str | None
+    scan_shape: tuple[int, int] | None
+    layout: RawLayout | None
+    timing: ScanTiming | None
+
 
 RESULT = "result.h5"  # in the folder that `gpu4d run` writes
 SCANS = ("datacube", "raw_datacube")  # names of the scan in a result; the second where the run has cropped or binned it
@@ -25,7 +33,7 @@ AS_RECORDED = "The run has cropped, binned or corrected the scan. Patterns here 
 DISKS, REFERENCE = "braggvectors", "strain_reference"
 
 
-def open_view(path: str | os.PathLike[str], *, opening: Opening | None = None, **options: Any) -> ScanView:
+def open_view(path: str | os.PathLike[str], *, opening: Opening | None = None, **options: Unpack[ViewOptions]) -> ScanView:
     """Open a scan, or a result and its scan, for a page.
 
     Parameters
@@ -35,7 +43,7 @@ def open_view(path: str | os.PathLike[str], *, opening: Opening | None = None, *
     opening : dict, optional
         Keywords of `gpu4d.open`, for a scan.
     **options
-        `device`, `memory` and `progress`, as of `view_of`.
+        `title`, `device`, `memory` and `progress`, as of `view_of`.
 
     Raises
     ------
@@ -43,7 +51,8 @@ def open_view(path: str | os.PathLike[str], *, opening: Opening | None = None, *
         No such file, or a result whose scan is not where it was.
     """
     cube, title, maps, overlays, notes = open_scan_or_result(Path(path), opening)
-    view = view_of(cube, title=title, **options)
+    options.setdefault("title", title)
+    view = view_of(cube, **options)
     view.maps, view.overlays = maps, overlays
     view.notes += notes
     return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -24,10 +24,22 @@ from gpu4d.imaging.patterns import MaxPattern, MeanPattern
 from gpu4d.probe import measure_disk
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.reduction import Reduction
 from gpu4d.view.pixel_images import PixelImages, bin_that_fits
 
 Progress = Callable[[int, int], None]
-Spoken = dict[str, Any]  # what a page is told, as JSON has it: texts, numbers, lists of them
+
+
+class ViewOptions(TypedDict, total=False):
+    """Keyword arguments of `view_of`."""
+
+    title: str | None
+    device: DeviceLike
+    memory: int | str | None
+    progress: Progress | bool
+
+
+Spoken = dict[str, object]  # what a page is told or tells, as JSON has it: texts, numbers, lists of them
 
 SWEEP_MEMORY = 512 * 10**6  # bytes for the buffers of a sweep, beside the images of all pixels
 START_RADIUS = 0.12  # of the smaller side of the detector: a first detector where no bright-field disk is known
@@ -141,7 +153,7 @@ class ScanView:
     def about(self) -> Spoken:
         """Return what the page must know before it asks: sizes, units, maps, the first detector."""
         calibration = self.cube.calibration
-        known = {"ellipse": None, "mrad": None}
+        known: Spoken = {"ellipse": None, "mrad": None}
         if calibration.ellipse is not None:
             known["ellipse"] = ellipse_matrix(calibration.ellipse).tolist()
         if calibration.energy is not None and calibration.q_pixel is not None:
@@ -203,8 +215,9 @@ def view_of(
     bin = bin_that_fits(cube, allowed)
     small = cube if bin == 1 else cube.bin(detector=bin)
     pixels = BrightFieldStack(np.ones(small.detector_shape, bool))
-    patterns = {"mean": MeanPattern(), "largest": MaxPattern()}
-    together = patterns | {"pixels": pixels} if bin == 1 else patterns
+    together: dict[str, Reduction | str] = {"mean": MeanPattern(), "largest": MaxPattern()}
+    if bin == 1:
+        together["pixels"] = pixels
     found = sweep(cube, together, device=device, memory=SWEEP_MEMORY + small.nbytes, progress=progress)
     if bin > 1:
         found |= sweep(small, {"pixels": pixels}, device=device, memory=SWEEP_MEMORY + small.nbytes, progress=progress)
@@ -232,18 +245,19 @@ def detector_from(asked: Spoken) -> Detector:
     shape = asked.get("shape") if isinstance(asked, dict) else None
     if shape not in SHAPES:
         raise InputError(f"detector has the shape {shape!r}: accepted are {', '.join(SHAPES)}")
-    centre = asked.get("center", ())
+    given: Any = {"center": (), "inner": 0, "outer": 0, "height": 0, "width": 0, **asked}  # `detectors` checks what they are
     if shape == "disk":
-        return detectors.disk(asked.get("outer", 0), centre)
+        return detectors.disk(given["outer"], given["center"])
     if shape == "annulus":
-        return detectors.annulus(asked.get("inner", 0), asked.get("outer", 0), centre)
-    return detectors.rectangle(asked.get("height", 0), asked.get("width", 0), centre)
+        return detectors.annulus(given["inner"], given["outer"], given["center"])
+    return detectors.rectangle(given["height"], given["width"], given["center"])
 
 
 def first_detector(mean: np.ndarray, mask: np.ndarray | None, calibration: Calibration) -> Spoken:
     """Return the detector that a page begins with: the bright-field disk, calibrated or measured; else a disk in the middle."""
     middle = [(n - 1) / 2 for n in mean.shape]
-    centre, radius = calibration.origin_mean, calibration.probe_radius
+    centre: Any = calibration.origin_mean
+    radius = calibration.probe_radius
     if centre is None or radius is None:
         try:
             disk = measure_disk(np.nan_to_num(mean), mask)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import Gpu4dError, InputError
 from gpu4d.view import front_end
 from gpu4d.view.answers import Answers, Outdated
-from gpu4d.view.scan_view import ScanView, Spoken, view_of
+from gpu4d.view.scan_view import ScanView, Spoken, ViewOptions, view_of
 
 if TYPE_CHECKING:
     from anywidget import AnyWidget
@@ -26,7 +26,7 @@ export default {
 """
 
 
-def widget(scan: DataCube | ScanView, **options: Any) -> AnyWidget:
+def widget(scan: DataCube | ScanView, **options: Unpack[ViewOptions]) -> AnyWidget:
     """Make a widget for a notebook, in which a virtual detector is dragged and patterns are picked.
 
     Parameters

@@ -35,8 +35,8 @@ def page(request, browser, counts, server, tmp_path):
 
 def place(browser, panel, pixel):
     """Return where a pixel of a panel is on the screen."""
-    script = f"(() => {{ const p = gpu4dView.{panel}, r = p.canvas.getBoundingClientRect(), a = p.at({list(pixel)}); return [r.x + a[0], r.y + a[1]] }})()"
-    return tuple(browser.run(script))
+    script = f"const p = gpu4dView.{panel}, r = p.canvas.getBoundingClientRect(), a = p.at({list(pixel)}); return [r.x + a[0], r.y + a[1]]"
+    return tuple(browser.run(f"(() => {{ {script} }})()"))
 
 
 def shown(browser, panel):
@@ -85,7 +85,9 @@ def test_an_edge_changes_the_radius_and_a_click_brings_the_detector(page, counts
 def test_shapes_and_keys(page, counts):
     for shape in ("annulus", "rectangle"):
         before = images(page)
-        page.run(f"(() => {{ const s = document.querySelector('[aria-label=\"detector: shape\"]'); s.value = '{shape}'; s.dispatchEvent(new Event('change')) }})()")
+        page.run(
+            f"(() => {{ const s = document.querySelector('[aria-label=\"detector: shape\"]'); s.value = '{shape}'; s.dispatchEvent(new Event('change')) }})()"
+        )
         page.run("gpu4dView.pattern.canvas.focus()")
         center = page.run("gpu4dView.state.detector.center")
         page.key("ArrowDown")
@@ -159,7 +161,8 @@ def test_the_module_of_a_notebook_asks_by_messages(browser, counts):
     browser.run(
         f"""(() => {{
         globalThis.sent = [];
-        const model = {{ get: () => {json.dumps(json.dumps(view.about()))}, on: (_, call) => (globalThis.receive = call), send: (m) => sent.push(m) }};
+        const about = {json.dumps(json.dumps(view.about()))};
+        const model = {{ get: () => about, on: (_, call) => (globalThis.receive = call), send: (m) => sent.push(m) }};
         const text = new TextDecoder().decode(Uint8Array.from(atob("{code}"), (c) => c.charCodeAt(0)));
         import(URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }})))
           .then((m) => m.default.render({{ model, el: document.body }})).catch((e) => (globalThis.failed = String(e)));

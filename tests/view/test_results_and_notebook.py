@@ -1,9 +1,14 @@
 """What the viewer takes: scans, results of a run, cubes of a notebook; and the command."""
 
 import json
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
+from own_process import importing
 
 import gpu4d
 from gpu4d.cli import run_command
@@ -88,7 +93,7 @@ def test_a_widget_holds_the_page_and_answers(counts, need):
 
 
 def test_without_anywidget_the_error_names_the_extra(counts, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "anywidget", None)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(InputError, match=r"gpu4d\[view\]"):
         widget(counts)
 
@@ -106,3 +111,20 @@ def test_the_command_refuses_flags_that_belong_to_a_page(result, capsys):
     assert "--bin belongs to --export" in capsys.readouterr().err
     assert run_command(["view", str(result / "none.h5")]) == 1
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_stopped(result, how):
+    """In a process of its own, because it takes the signals."""
+    code = f"from gpu4d.cli import main; main(['view', {str(result / 'scan.npy')!r}, '--no-browser', '--quiet'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=importing())
+    try:
+        url = process.stdout.readline().strip()
+        cookies = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with cookies.open(url, timeout=60) as page:
+            assert b"gpu4d-view" in page.read()
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "the viewer has ended" in out and err == ""

@@ -78,7 +78,9 @@ def test_pages_of_other_sites_are_refused(server):
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/front_end/viewer.js", "/view.js/../server.py"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/front_end/viewer.js", "/view.js/../server.py"]
+)
 def test_no_path_leads_to_a_file(server, path):
     answer, body = ask(server, path=path, Cookie=cookie(server))
     assert answer.status == 404 and b"root:" not in body
@@ -165,7 +167,9 @@ def test_a_long_sweep_ends_when_a_newer_request_comes(counts):
     thread.start()
     assert begun.wait(30)
     found = []
-    second = threading.Thread(target=lambda: found.append(answers.answer({"ask": "image", "detector": {**DISK, "outer": 5.0}, "client": "a"})))
+    second = threading.Thread(
+        target=lambda: found.append(answers.answer({"ask": "image", "detector": {**DISK, "outer": 5.0}, "client": "a"}))
+    )
     second.start()
     while not answers.newest._numbers["a", "image"] == 2:
         pass
