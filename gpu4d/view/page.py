@@ -151,9 +151,8 @@ def packed_scan(
             return data
         following = next_bins(cube, (detector, scan), fixed=bin is not None)
         if following is None:
-            raise InputError(
-                f"binned {detector}×{detector}, the page has {format_bytes(size)}, allowed are {format_bytes(allowed)}: crop the scan, or allow more"
-            )
+            sizes = f"the page has {format_bytes(size)}, allowed are {format_bytes(allowed)}"
+            raise InputError(f"binned {detector}×{detector}, {sizes}: crop the scan, or allow more")
         detector, scan = following
 
 

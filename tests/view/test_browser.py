@@ -85,9 +85,8 @@ def test_an_edge_changes_the_radius_and_a_click_brings_the_detector(page, counts
 def test_shapes_and_keys(page, counts):
     for shape in ("annulus", "rectangle"):
         before = images(page)
-        page.run(
-            f"(() => {{ const s = document.querySelector('[aria-label=\"detector: shape\"]'); s.value = '{shape}'; s.dispatchEvent(new Event('change')) }})()"
-        )
+        chosen = f"const s = document.querySelector('[aria-label^=\"detector: shape\"]'); s.value = '{shape}'"
+        page.run(f"(() => {{ {chosen}; s.dispatchEvent(new Event('change')) }})()")
         page.run("gpu4dView.pattern.canvas.focus()")
         center = page.run("gpu4dView.state.detector.center")
         page.key("ArrowDown")
