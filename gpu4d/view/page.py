@@ -211,8 +211,8 @@ def quantised(stack: np.ndarray) -> tuple[str, float, float, np.ndarray]:
 
     Examples
     --------
-    >>> quantised(np.array([0, 300]))[:3], quantised(np.array([0.0, 6.5535]))[1:3]
-    (('uint16', 1.0, 0.0), (0.0001, 0.0))
+    >>> quantised(np.array([0, 300]))[:3], round(quantised(np.array([0.0, 6.5535]))[1], 9)
+    (('uint16', 1.0, 0.0), 0.0001)
     """
     values = np.nan_to_num(stack, nan=0.0, posinf=0.0, neginf=0.0) if stack.dtype.kind == "f" else stack
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
