@@ -20,7 +20,9 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
 
     @commands.command(short_help="Analyse all scans of a folder, also as they arrive.")
     @click.argument("given", metavar="FOLDER|GLOB…", nargs=-1, required=True)
-    @click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for results.  [default: gpu4d-batch]")
+    @click.option(
+        "-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for results.  [default: gpu4d-batch]"
+    )
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings of all runs. Flags override it.")
     @calibration_flags
     @click.option("--watch", is_flag=True, help="Go on, and analyse files as they arrive.")

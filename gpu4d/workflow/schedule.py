@@ -148,9 +148,7 @@ def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int, ca
     return number
 
 
-def _read(
-    reading: Sequence[_WaitingStage], state: RunState, number: int, calls: StageCalls
-) -> tuple[dict[str, dict[str, Any]], int]:
+def _read(reading: Sequence[_WaitingStage], state: RunState, number: int, calls: StageCalls) -> tuple[dict[str, dict[str, Any]], int]:
     """Read the scan once for some stages. Return the results of each, by its name, and the number of this pass."""
     if not reading:
         return {}, number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def _is_input(path: Path, out: Path) -> bool:
 def look_at(files: Iterable[Path]) -> list[Found]:
     """Say of each file whether it is a scan. Files of one scan give one entry, and the others are skipped with the reason."""
     looked = [_one(path) for path in files]
+    quiet = logging.NullHandler()  # what opening a scan logs is in its report
+    logging.getLogger("gpu4d").addHandler(quiet)
+    try:
+        return _grouped(looked)
+    finally:
+        logging.getLogger("gpu4d").removeHandler(quiet)
+
+
+def _grouped(looked: list[Found]) -> list[Found]:
+    """Return the scans, and the other files of each with the reason why they are skipped."""
     groups: dict[tuple[Path, str], list[Found]] = {}
     for found in looked:
         groups.setdefault((found.path.parent, PART.sub("", found.path.stem)), []).append(found)
@@ -116,7 +127,7 @@ def _one(path: Path) -> Found:
         return Found(path, recognise(str(path)).name)
     except InputError as error:
         text = str(error)
-        endings = {ending for known in known_formats() for ending in known.facts.endings}
+        endings = {ending for known in known_formats() if known.facts for ending in known.facts.endings}
         if path.suffix.lower() in endings | {".h5"}:
             return Found(path, error=text.split("; accepted")[0])
         return Found(path, skipped="not a scan: " + text.removeprefix(f"{path} ").removeprefix("is ").split(";")[0])
@@ -133,6 +144,8 @@ def _belongs(found: Found, main: Found) -> bool:
     """Say whether a file is a part of the scan of another one, and no scan of its own with a similar name."""
     if LARGER.search(found.path.stem):
         return main.path.stem.endswith("_master")
+    if main.path.stem == f"{found.path.stem}_master":  # metadata that a DECTRIS detector writes beside its master file
+        return True
     alike = found.format == main.format and main.format not in ONE_FILE and found.path.suffix != main.path.suffix
     return alike or (not found.format and main.format not in ("", *ONE_FILE) and found.path.stem == main.path.stem)
 

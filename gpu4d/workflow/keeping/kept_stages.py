@@ -157,7 +157,10 @@ class KeptStages(StageCalls):
         head["pass"] = self.watch.pass_reads.pop(stage.name, {}) if phase == FINISH else {}
         try:
             self._set_versions(stage, phase, effects, shared)
-            head |= {"versions": {name: self.versions[name] for name in written if name in self.versions}, "asked": self.asked.get(stage.name)}
+            head |= {
+                "versions": {name: self.versions[name] for name in written if name in self.versions},
+                "asked": self.asked.get(stage.name),
+            }
             key = hashlib.sha256(repr([sorted(head[part].items()) for part in ("reads", "pass")]).encode()).hexdigest()[:32]
             if not self._failed:
                 self.store.put(self.scan, f"{stage.name}.{phase}", key, head, lambda file: write_effects(effects, file, shared))
@@ -208,9 +211,7 @@ class KeptStages(StageCalls):
         self._because(stage, differs)
         return None
 
-    def _matching(
-        self, stage: Stage, phase: str, with_pass: bool = False, among: Entry | None = None
-    ) -> tuple[Entry | None, list[str]]:
+    def _matching(self, stage: Stage, phase: str, with_pass: bool = False, among: Entry | None = None) -> tuple[Entry | None, list[str]]:
         """Return the entry whose inputs are those of now. Without one, return which inputs of the last entry differ, for people.
 
         What a pass reads is compared before the pass alone: `with_pass`. After it only the entry that was found then is looked at: `among`.
@@ -289,7 +290,12 @@ def _for_people(name: str) -> str:
     >>> _for_people("setting bragg.power"), _for_people("result disks"), _for_people("code")
     ('bragg.power', 'disks', "gpu4d's code")
     """
-    words = {"code": "gpu4d's code", "computer": "the computer or its libraries", "positions": "the scan mask", "pixels": "the detector mask"}
+    words = {
+        "code": "gpu4d's code",
+        "computer": "the computer or its libraries",
+        "positions": "the scan mask",
+        "pixels": "the detector mask",
+    }
     kind, _, which = name.partition(" ")
     if name.startswith(ORIGIN + " "):
         return f"where {name[len(ORIGIN) + 1 :]} is set"
