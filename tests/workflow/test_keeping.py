@@ -1,4 +1,4 @@
-"""What is kept of a run: only what changed is computed again, the results are the same to the last bit, and nothing kept can break a run."""
+"""What is kept of a run: only what changed is computed again, results are the same to the last bit, and nothing kept breaks a run."""
 
 import os
 import re
@@ -81,7 +81,8 @@ def kept(place, only_blank_pictures):
 
 
 def test_the_same_run_again_computes_nothing_and_gives_the_same_bits(kept, place):
-    again, without = kept("again"), kept("without", cache=False)
+    again = kept("again")
+    kept("without", cache=False)
     ran = {stage for stage, reason in again.state.reasons.items() if reason.wanted}
     assert len(again.kept) == len(ran) > 10 and not said(again, "computed")
     assert not any(step.name.startswith("pass") for step in again.record.stages), "the scan is not read"

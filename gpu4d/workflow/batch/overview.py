@@ -38,7 +38,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     left = sum(wide) + 8
     lines = []
     for row in [head, *rows]:
-        first = f"{textwrap.shorten(row[0], wide[0], placeholder='…') or row[0][: wide[0]]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]:>{wide[3]}}  "
+        name = row[0] if len(row[0]) <= wide[0] else f"{row[0][: wide[0] - 1]}…"
+        first = f"{name:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]:>{wide[3]}}  "
         text = textwrap.wrap(row[4], max(columns - left, 30)) or [""]
         lines += [first + text[0], *(" " * left + more for more in text[1:])]
     return "\n".join([*lines, "", counted(outcomes)])

@@ -292,7 +292,7 @@ def _for_people(name: str) -> str:
     """
     words = {
         "code": "gpu4d's code",
-        "computer": "the computer or its libraries",
+        "computer": "the computer",
         "positions": "the scan mask",
         "pixels": "the detector mask",
     }

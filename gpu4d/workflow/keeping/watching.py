@@ -60,9 +60,11 @@ def _readers(passing: dict[str, Sequence[object]]) -> list[str]:
         if frame.f_code.co_name == CHECK:
             return []
         caller = frame.f_locals.get("self")
-        for alike in (lambda one: one is caller, lambda one: type(one) is type(caller)):  # a reduction, or its copy for a device
-            if found := [stage for stage, reductions in passing.items() if any(map(alike, reductions))]:
-                return found
+        found = [stage for stage, reductions in passing.items() if any(one is caller for one in reductions)]
+        if not found:  # a copy of a reduction, for a device
+            found = [stage for stage, reductions in passing.items() if type(caller) in map(type, reductions)]
+        if found:
+            return found
         frame = frame.f_back  # type: ignore[assignment]
     return list(passing)
 
