@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from gpu4d.workflow.batch.find import Found
 
 DONE, FAILED, SKIPPED, UNCHANGED = "done", "failed", "skipped", "unchanged"
 COMMAND = "from gpu4d.cli import main; main()"  # gpu4d of this Python, which need not be on the path of the shell
+GATES = re.compile(r" \d+ of \d+ quality gates passed\.$")  # at the end of a headline: the table has a column for it
 LAST = 4000  # characters of the output of a process that are looked at for its error
 KILLED = {"SIGKILL": "probably the machine had no memory left", "SIGSEGV": "a crash", "SIGBUS": "its file was cut short, or a crash"}
 
@@ -102,7 +104,7 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
         outcome.error = f"the run said nothing that can be read: {said[-200:]!r}"
         return outcome
     outcome.status = DONE
-    outcome.technique, outcome.headline = str(result.get("technique") or ""), result["headline"]
+    outcome.technique, outcome.headline = str(result.get("technique") or ""), GATES.sub("", result["headline"])
     outcome.gates = [sum(bool(gate["passed"]) for gate in result["gates"]), len(result["gates"])]
     outcome.pictures = result.get("pictures", [])
     return outcome
