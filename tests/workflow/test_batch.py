@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_files_beside_a_scan_are_not_a_second_scan(tmp_path, shared_data):
     found = look_at(files_of([str(tmp_path)], tmp_path / "out"))
     assert sorted(one.path.suffix for one in found if one.skipped) == [".hdr", ".hdr"]
     assert all("belongs to" in one.skipped for one in found if one.skipped)
-    for vendor, suffix in (("arina", "_master.h5"), ("mrc", ".mrc"), ("tia", "")):
+    for vendor, suffix in (("arina", "_master.h5"), ("mrc", ".mrc")):
         looked = look_at(files_of([str(shared_data / "vendor" / vendor)], tmp_path / "out"))
         scans = [one.path for one in looked if one.format]
         assert scans and len({path.stem.partition("_data_")[0] for path in scans}) == len(scans), vendor
@@ -244,3 +245,17 @@ def test_the_cache_is_listed_bounded_and_cleared(tmp_path, monkeypatch, capfd):
     assert run_command(["cache", "--limit", "much"]) == 1 and "need bytes" in capfd.readouterr().err
     monkeypatch.setenv("GPU4D_CACHE", "off")
     assert run_command(["cache", "list"]) == 1 and "GPU4D_CACHE" in capfd.readouterr().err
+
+
+def test_the_commands_of_the_page_are_accepted(monkeypatch, tmp_path):
+    from gpu4d.cli import _commands
+
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "batch.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^gpu4d .*$", text, re.M) + re.findall(r"`(gpu4d (?:run scan|cache)[^`]*)`", text)
+    assert len(lines) >= 7
+    monkeypatch.chdir(tmp_path)
+    group = _commands()
+    for _, name, *arguments in map(shlex.split, lines):
+        context = group.commands[name].make_context(name, arguments)
+        if name == "cache" and context._protected_args:
+            assert context._protected_args[0] in group.commands["cache"].commands

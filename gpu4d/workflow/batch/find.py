@@ -16,7 +16,8 @@ from gpu4d.io.opening import recognise
 from gpu4d.workflow.report.output import REPORT
 
 ONE_FILE = ("hdf5", "emd", "npy", "hyperspy", "nexus", "prismatic", "abtem", "stempy", "velox")  # formats whose scans are one file each
-PART = re.compile(r"(_master|_data_\d+|_meta|_\d+)$")  # at the end of the names of a scan's files: x_master.h5, x_data_000001.h5, x_1.ser
+PART = re.compile(r"(_master|_data_\d+|_meta)$")  # at the end of the names of a scan's files: x_master.h5, x_data_000001.h5
+SERIES = re.compile(r"_\d+$")  # of TIA: x.emi, x_1.ser
 LARGER = re.compile(r"_data_\d+$")  # a part that a master file opens
 
 
@@ -109,16 +110,21 @@ def _grouped(looked: list[Found]) -> list[Found]:
     """Return the scans, and the other files of each with the reason why they are skipped."""
     groups: dict[tuple[Path, str], list[Found]] = {}
     for found in looked:
-        groups.setdefault((found.path.parent, PART.sub("", found.path.stem)), []).append(found)
+        groups.setdefault((found.path.parent, _common(found.path)), []).append(found)
     mains = {key: _main(group) for key, group in groups.items() if len(group) > 1}
     done: list[Found] = []
     for found in looked:
-        main = mains.get((found.path.parent, PART.sub("", found.path.stem)))
+        main = mains.get((found.path.parent, _common(found.path)))
         if main is not None and main is not found and _belongs(found, main):
             done.append(Found(found.path, skipped=f"belongs to {main.path.name}"))
         else:
             done += _datasets(found)
     return done
+
+
+def _common(path: Path) -> str:
+    """Return the part of a name that the files of one scan share."""
+    return SERIES.sub("", path.stem) if path.suffix.lower() == ".ser" else PART.sub("", path.stem)
 
 
 def _one(path: Path) -> Found:
