@@ -155,7 +155,7 @@ def run(
         Write the raw scan into result.h5, compressed without loss. By default it has a link to the scan's file.
     cache : bool
         Keep what each stage makes in the user's folder for caches, and compute only what an earlier run with the same inputs has not
-        made. `gpu4d run` does so.
+        made. `gpu4d run` does so. With `trace` everything is computed, so that the trace shows it.
     exact : bool
         Read large files as a whole to see whether they are those of an earlier run, as of `gpu4d.workflow.keeping.identity_of`.
 
@@ -177,6 +177,7 @@ def run(
     if trace is not None and (recipe.compute.workers or recipe.compute.scheduler):
         raise InputError(f"--trace {trace} shows one process: leave it out with --workers or --scheduler, and look at Dask's dashboard")
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
+    cache = cache and trace is None
     record = (KeptRecord if cache else Record)(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe, record)
