@@ -55,6 +55,7 @@ def section_page(section: Section) -> str:
             menu.append("/" + item[2].removesuffix(".md"))
     if section.title == "Reference":
         menu.insert(0, "/generated/api/index")
+        menu += sorted(f"/reference/kernels/{page.stem}" for page in (DOCS / "reference" / "kernels").glob("*.md"))
         lines.insert(0, "* [All functions](api/index.rst): every public function and class, with its signature and an example.")
     if section.title == "Contributing":
         menu.append("/generated/changelog")
@@ -177,8 +178,9 @@ def plain_docstring(app: object, what: str, name: str, thing: object, options: o
     """Escape characters of formulas that reStructuredText takes for marks: \\|g\\| is a length, and \\* a product."""
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(``.*?``|`[^`]*`)", line)
-            lines[number] = "".join(p if p.startswith("`") else p.replace("|", r"\|").replace("*", r"\*") for p in parts)
+            mark, text = re.match(r"(\s*(?:\* )?)(.*)", line).groups()  # of a list
+            parts = re.split(r"(``.*?``|`[^`]*`)", text)
+            lines[number] = mark + "".join(p if p.startswith("`") else p.replace("|", r"\|").replace("*", r"\*") for p in parts)
 
 
 def keep_figure(block: tuple, block_vars: dict, gallery_conf: dict) -> str:

@@ -11,5 +11,5 @@ scan = gpu4d.simulate.bragg_scan((20, 20), (96, 96), radius=5.0, spacing=19.0, s
 disks = gpu4d.find_bragg_disks(scan.cube, gpu4d.probe.template(scan.probe))
 origin = gpu4d.calibrate.origin(disks, fit="plane")
 lattice = gpu4d.find_lattice(disks, origin)
-histogram = gpu4d.bragg_vector_map(disks, origin=origin)
+histogram = gpu4d.bragg_vector_map(disks, scan.cube.detector_shape, origin=origin)
 figure = gpu4d.plot.bragg_vector_map(histogram, lattice, (48, 48), "Bragg vector map, and its lattice")

@@ -10,7 +10,8 @@ import numpy as np
 import gpu4d
 
 first, second = (
-    gpu4d.simulate.bragg_scan((20, 28), (64, 64), radius=3.5, spacing=15.0, dose=40.0, strain=None, angle=angle, seed=4) for angle in (8.0, 40.0)
+    gpu4d.simulate.bragg_scan((20, 28), (64, 64), radius=3.5, spacing=15.0, dose=40.0, strain=None, angle=angle, seed=4)
+    for angle in (8.0, 40.0)
 )
 x, y = np.mgrid[:20, :28]
 left = y - 13 < 4 * np.sin(x / 3)

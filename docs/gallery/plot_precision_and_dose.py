@@ -19,8 +19,10 @@ for number in electrons:
     shape = np.array([gpu4d.simulate.bragg.soft_disk((48, 48), tuple(c), 6.0, 1.0) for c in center])
     counts = rng.poisson(shape * number / shape.sum((1, 2), keepdims=True) + 1e-4).reshape(10, 10, 48, 48)
     disks = gpu4d.find_bragg_disks(counts, template, max_peaks=1)
-    found = np.stack([disks.fields["qx"], disks.fields["qy"]], -1)
-    measured.append(np.sqrt(np.mean((found - center) ** 2)))
+    found = np.stack([disks.padded()[1][name].reshape(100, -1)[:, 0] for name in ("qx", "qy")], -1)
+    measured.append(np.sqrt(np.nanmean((found - center) ** 2)))
 for number, most, error in zip(electrons, bound, measured):
     print(f"{number:6d} electrons: {error:.4f} px, bound {most:.4f} px")
-figure = gpu4d.plot.profile(np.log10(electrons), bound, "Error of a disk", others={"measured": np.array(measured)}, label="electrons, powers of 10", units="px")
+figure = gpu4d.plot.profile(
+    np.log10(electrons), bound, "Error of a disk", others={"measured": np.array(measured)}, label="electrons, powers of 10", units="px"
+)

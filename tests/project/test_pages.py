@@ -42,7 +42,9 @@ PAGES = (
     "from-libertem", "recipes", "compare", "view",
 )  # fmt: skip
 QUESTIONS = sorted(page.relative_to(DOCS).as_posix() for page in (DOCS / "questions").glob("*.md"))
-RUN = [f"how-to/{name}.md" for name in PAGES] + [page for page in QUESTIONS if "```python" in (DOCS / page).read_text("utf-8")]  # their Python runs
+RUN = [f"how-to/{name}.md" for name in PAGES] + [
+    page for page in QUESTIONS if "```python" in (DOCS / page).read_text("utf-8")
+]  # their Python runs
 
 
 ELSEWHERE = ["how-to/from-pyxem.md", "how-to/from-quantem.md"]  # their Python needs these libraries: tests/interop runs it

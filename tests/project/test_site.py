@@ -112,9 +112,9 @@ def test_names_and_folders_become_links_and_code_stays(site):
 
 
 def test_formulas_of_docstrings_are_no_marks(site):
-    lines = ["|g| a * b `a|b` ``c*d``", ">>> a * b | c"]
+    lines = ["|g| a * b `a|b` ``c*d``", "    * a * b", ">>> a * b | c"]
     site.plain_docstring(None, "function", "f", None, None, lines)
-    assert lines == [r"\|g\| a \* b `a|b` ``c*d``", ">>> a * b | c"]
+    assert lines == [r"\|g\| a \* b `a|b` ``c*d``", r"    * a \* b", ">>> a * b | c"]
 
 
 @pytest.mark.parametrize("form", ["bug", "wrong_number", "question", "new_format"])
