@@ -2,7 +2,8 @@
 Bragg disks on a pattern
 ========================
 
-Disks are found by the correlation with a template, and placed to a small part of a pixel, with a standard error for each. Look at a few patterns like this before you
+Disks are found by the correlation with a template, and placed to a small part of a pixel, with a standard error for each. Look at a few
+patterns like this before you
 trust a map.
 """
 

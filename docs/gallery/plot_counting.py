@@ -2,7 +2,8 @@
 Counting electrons
 ==================
 
-Raw frames of a direct detector become single electrons. The thresholds come from the frames: look where they lie between the noise and the signals.
+Raw frames of a direct detector become single electrons. The thresholds come from the frames: look where they lie between the noise and
+the signals.
 """
 
 import gpu4d

@@ -2,7 +2,8 @@
 Fluctuation microscopy
 ======================
 
-How the rings of a glass fluctuate from place to place says over what distances it is ordered. Counting noise is taken out, and errors stand at every radius.
+How the rings of a glass fluctuate from place to place says over what distances it is ordered. Counting noise is taken out, and errors
+stand at every radius.
 """
 
 import numpy as np

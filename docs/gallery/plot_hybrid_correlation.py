@@ -2,7 +2,8 @@
 Correlation of a pattern with a disk, by its power
 ==================================================
 
-Power 1 is the cross-correlation: smooth, and linear in the counts. Smaller powers sharpen the maxima, and noise with them. gpu4d finds disks at 0.85, and refines
+Power 1 is the cross-correlation: smooth, and linear in the counts. Smaller powers sharpen the maxima, and noise with them. gpu4d finds
+disks at 0.85, and refines
 their places at 1.
 """
 

@@ -2,7 +2,8 @@
 Mean and maximum pattern
 ========================
 
-The mean pattern shows what is everywhere. The maximum pattern shows what is anywhere: a small grain of another orientation is seen only there.
+The mean pattern shows what is everywhere. The maximum pattern shows what is anywhere: a small grain of another orientation is seen only
+there.
 """
 
 import numpy as np

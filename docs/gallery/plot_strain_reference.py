@@ -2,7 +2,8 @@
 What the reference does to a strain map
 =======================================
 
-The same lattice against three references. The pattern is the same, the zero is not: the median of the scan is strained here, because the particle fills half of it.
+The same lattice against three references. The pattern is the same, the zero is not: the median of the scan is strained here, because the
+particle fills half of it.
 """
 
 import numpy as np

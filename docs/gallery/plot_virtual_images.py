@@ -2,7 +2,8 @@
 Virtual images from one sweep
 =============================
 
-A bright-field and an annular dark-field image, made in the same pass over the scan. The particle has a larger lattice spacing than the bent foil around it.
+A bright-field and an annular dark-field image, made in the same pass over the scan. The particle has a larger lattice spacing than the
+bent foil around it.
 """
 
 import numpy as np

@@ -79,6 +79,22 @@ def test_every_page_is_in_the_list():
         assert name in listed, f"docs/README.md does not list {name}, so that the site has no way to it"
 
 
+def test_the_ten_tasks_of_py4dstem_are_as_near_as_their_table_says():
+    """One click is a link of the front page. The gallery is such a link, and its scripts are one click further."""
+    front = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / "index.md").read_text(encoding="utf-8"))}
+    table = (DOCS / "how-to" / "from-py4dstem.md").read_text(encoding="utf-8").partition("## Ten tasks")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if "](" in line]
+    assert len(rows) >= 10
+    for row in rows:
+        pages = [(DOCS / "how-to" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", row)]
+        clicks = row.rstrip(" |").rpartition("|")[2].strip()
+        assert all(page.exists() for page in pages)
+        if clicks == "1":
+            assert set(pages) <= front, row
+        else:
+            assert clicks == "2, by the gallery" and DOCS / "gallery" / "README.rst" in front and pages[0].parent == DOCS / "gallery", row
+
+
 def test_the_menu_is_that_of_the_list(site):
     text = "**How-to**: get it done.\n\n* [A](how-to/a.md): first.\n* plain\n* [B](how-to/b.md#part): second.\n"
     (found,) = site.sections(text)
