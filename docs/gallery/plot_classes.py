@@ -2,7 +2,7 @@
 Classes of patterns
 ===================
 
-Foil and vacuum, told apart by their Bragg disks, with shares and errors. The number of classes comes from the counts.
+Two orientations of one crystal, told apart by their Bragg disks. The number of classes comes from the counts.
 """
 
 import numpy as np

@@ -16,6 +16,6 @@ template = gpu4d.probe.template(scan.probe)
 
 maps = []
 for power in (1.0, 0.85, 0.25):
-    found = np.fft.fftshift(gpu4d.hybrid_correlation(scan.cube.source.array[0, 0], template, power))
+    found = gpu4d.hybrid_correlation(scan.cube.source.array[0, 0], template, power)
     maps.append(np.clip(found / found.max(), 0, None))
 figure = gpu4d.plot.image(np.concatenate(maps, axis=1), "Correlation at powers 1, 0.85 and 0.25", units="of the maximum", cmap="magma")

@@ -5,6 +5,7 @@ How well a disk can be placed
 The counts set a limit, the bound of Cramér and Rao. Ten times the electrons give a third of the error. Measured errors lie on it.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import gpu4d
@@ -23,6 +24,9 @@ for number in electrons:
     measured.append(np.sqrt(np.nanmean((found - center) ** 2)))
 for number, most, error in zip(electrons, bound, measured):
     print(f"{number:6d} electrons: {error:.4f} px, bound {most:.4f} px")
-figure = gpu4d.plot.profile(
-    np.log10(electrons), bound, "Error of a disk", others={"measured": np.array(measured)}, label="electrons, powers of 10", units="px"
-)
+
+figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
+panel.loglog(electrons, bound, label="bound of Cramér and Rao")
+panel.loglog(electrons, measured, "o", label="measured")
+panel.set(xlabel="electrons in the disk", ylabel="standard error along one axis, px")
+panel.legend(frameon=False)

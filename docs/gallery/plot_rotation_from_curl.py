@@ -7,6 +7,7 @@ A field that is a gradient has no curl. So the right rotation is where the curl 
 of the phase decides, because atoms attract electrons.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import gpu4d
@@ -24,5 +25,8 @@ for angle in np.radians(angles):
 
 found = gpu4d.dpc(scan.cube)
 print(f"found {np.degrees(found.rotation):.1f}°, transposed: {found.transpose}; true 25°")
-marks = [(np.degrees(found.rotation), "found by gpu4d.dpc")]
-figure = gpu4d.plot.profile(angles, np.array(curl), "Curl against rotation", marks=marks, label="rotation, degrees", units="mean curl²")
+figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
+panel.plot(angles, np.array(curl) / max(curl))
+panel.axvline(np.degrees(found.rotation), linestyle=":", label="found by gpu4d.dpc")
+panel.set(xlabel="rotation, degrees", ylabel="mean square of the curl, relative")
+panel.legend(frameon=False)

@@ -14,7 +14,9 @@ import gpu4d
 
 scan = gpu4d.simulate.bragg_scan((24, 24), (128, 128), thickness=0.4, dose=20.0, seed=3)
 path = Path(tempfile.mkdtemp()) / "scan.npy"
-np.save(path, np.tile(scan.cube.source.array, (2, 4, 1, 1)))
+part = scan.cube.source.array
+rows = np.concatenate([part, part[::-1]])
+np.save(path, np.concatenate([rows, rows[:, ::-1]] * 2, axis=1))
 
 cube = gpu4d.open(path)  # nothing is loaded
 wanted = {"dark": gpu4d.VirtualImage(gpu4d.detectors.annulus(15.0, 60.0), origin=(64, 64)), "com": gpu4d.CenterOfMass()}
