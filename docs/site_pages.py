@@ -91,10 +91,10 @@ def is_described(thing: object) -> bool:
 
 
 def api_page(name: str, thing: object) -> str:
-    """Return the page of one public name."""
+    """Return the page of one public name. It is in no menu: the menu stands on every page, and would be several times as long."""
     kind = "autoclass" if inspect.isclass(thing) else "autofunction"
     members = "   :members:\n" if inspect.isclass(thing) else ""
-    return f"{name}\n{'=' * len(name)}\n\n.. {kind}:: {name}\n{members}"
+    return f":orphan:\n\n{name}\n{'=' * len(name)}\n\n.. {kind}:: {name}\n{members}"
 
 
 def first_line(thing: object) -> str:
@@ -108,7 +108,6 @@ def write_api(folder: Path) -> None:
     folder.mkdir(parents=True)
     pages = pages_of_names()
     index = ["All functions", "=============", ""]
-    menu = []
     for room, names in rooms():
         described = {name: thing for name, thing in names.items() if is_described(thing)}
         if not described:
@@ -120,9 +119,7 @@ def write_api(folder: Path) -> None:
             index += [f"   * - :py:obj:`{name} <{page}>`", f"     - {first_line(thing)}"]
             if page == f"{room}.{name}":
                 (folder / f"{page}.rst").write_text(api_page(page, thing), encoding="utf-8")
-                menu.append(f"   {page}")
         index.append("")
-    index += [".. toctree::", "   :hidden:", "", *menu, ""]
     (folder / "index.rst").write_text("\n".join(index), encoding="utf-8")
 
 
