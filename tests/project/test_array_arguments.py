@@ -434,6 +434,7 @@ NO_ARRAYS = {
     "view.page_part": "a cube",
     "view.view_of": "a cube",
     "view.widget": "a cube",
+    "notebook.html": "a result",
     "preprocess.ChargeModel": "numbers",
     "preprocess.CountedElectrons": "as preprocess.count_scan",
     "plan_experiment": "what is known of a scan",

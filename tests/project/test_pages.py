@@ -39,7 +39,7 @@ PAGES = (
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous", "cluster",
-    "from-libertem", "recipes", "compare", "view",
+    "from-libertem", "recipes", "compare", "view", "notebooks",
 )  # fmt: skip
 QUESTIONS = sorted(page.relative_to(DOCS).as_posix() for page in (DOCS / "questions").glob("*.md"))
 RUN = [f"how-to/{name}.md" for name in PAGES] + [
