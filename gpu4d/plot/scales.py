@@ -58,7 +58,7 @@ def described(figure: Figure) -> str:
     Examples
     --------
     >>> import gpu4d
-    >>> described(gpu4d.plot.image(gpu4d.RealSlice(np.eye(4), "bf", "counts", 5.0, "Å")))
+    >>> described(gpu4d.plot.image(gpu4d.RealSlice(np.eye(4), "bf", "counts", 5.0, "Å")).figure)
     'pixel size of the data: 5 Å'
     """
     sizes = list(dict.fromkeys(f"{scale.size:.10g} {scale.unit}" for scale in scales(figure)))
