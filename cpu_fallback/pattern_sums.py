@@ -5,7 +5,6 @@ import numpy as np
 from gpu4d.arrays import sums_are_exact
 from gpu4d.compiled import entry, read_only
 
-
 TOGETHER = 8  # patterns of which a pixel's counts are added before the sum is stored: one load and store of the sum for all of them
 
 

@@ -59,7 +59,9 @@ OTHERS = {  # pages whose Python is run or read by other tests
 }
 
 
-@pytest.mark.parametrize("page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *dict.fromkeys([*RUN, *QUESTIONS]), *ELSEWHERE])
+@pytest.mark.parametrize(
+    "page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *dict.fromkeys([*RUN, *QUESTIONS]), *ELSEWHERE]
+)
 def test_the_names_they_list_exist(page):
     names = sorted(set(re.findall(r"`(gpu4d(?:\.\w+)+)", (DOCS / page).read_text(encoding="utf-8"))))
     assert names or page in QUESTIONS
