@@ -1,6 +1,7 @@
 """EMD files: what py4DSTEM and others wrote is read with the right axes and units; what we write is read back."""
 
 import datetime
+import math
 import os
 
 import h5py
@@ -290,6 +291,19 @@ def test_single_origin_and_lists_without_points(tmp_path):
     back = read_emd(tmp_path / "r.h5")
     np.testing.assert_allclose(back["calibration"].origin, (3.0, 4.5))
     assert back["braggvectors"].shape == (2, 3) and len(back["braggvectors"]) == 0
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (1, 1), (3, 1), (1, 4), (5,)])
+@pytest.mark.parametrize("each", [1, 2])
+def test_lists_of_one_length(tmp_path, generator, shape, each):
+    """Lists of one disk each are no array of disks."""
+    positions = math.prod(shape)
+    fields = {n: generator.random(positions * each) for n in ("qx", "qy", "intensity")}
+    save(tmp_path / "r.h5", {"braggvectors": PointListArray(np.arange(positions + 1) * each, fields, shape)})
+    back = read_emd(tmp_path / "r.h5")["braggvectors"]
+    assert back.shape == shape and (back.offsets == np.arange(positions + 1) * each).all()
+    for name, values in fields.items():
+        np.testing.assert_array_equal(back.flat(name), values)
 
 
 def test_the_raw_scan_of_a_view_keeps_its_own_calibration(tmp_path, generator):

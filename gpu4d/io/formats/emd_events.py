@@ -20,7 +20,7 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.formats.emd import label
-from gpu4d.io.formats.emd_nodes import node, write_dims, write_metadata
+from gpu4d.io.formats.emd_nodes import node, write_dims, write_lists, write_metadata
 from gpu4d.io.sources.event_file import Column, FileEventSource
 from gpu4d.io.sources.links import dataset_at, group_at, names, path_of
 
@@ -59,7 +59,7 @@ def write_events(parent: h5py.Group, name: str, cube: DataCube, source: ReadsEve
         pixels[place] = found.pixel_of_event()
         if counts is not None:
             counts[place] = found.count_of_event()
-        lists[rows, columns] = _lists(found, np.dtype(fields)).reshape(rows.stop - rows.start, -1)
+        write_lists(lists, _lists(found, np.dtype(fields)).reshape(rows.stop - rows.start, -1), (rows.start, columns.start))
         check()
 
 

@@ -214,6 +214,18 @@ def is_bragg(item: object) -> bool:
     return isinstance(item, PointListArray) and len(item.shape) == 2 and {"qx", "qy", "intensity"} <= set(item.fields)
 
 
+def write_lists(dataset: h5py.Dataset, lists: np.ndarray, at: tuple[int, ...] | None = None) -> None:
+    """Write an array of lists into a dataset of lists, from the position `at` on.
+
+    The assignment of h5py takes lists of one point each for an array of points, and fails.
+    """
+    if not lists.size:
+        return
+    space = dataset.id.get_space()
+    space.select_hyperslab(at or (0,) * lists.ndim, lists.shape)
+    dataset.id.write(h5py.h5s.create_simple(lists.shape), space, lists, h5py.h5t.py_create(dataset.dtype))
+
+
 def write_points(
     parent: h5py.Group, name: str, points: PointListArray, detector_shape: Sequence[int] | None, r_pixel: float | None = None
 ) -> None:
@@ -242,8 +254,7 @@ def write_points(
     for i in range(len(lists)):
         lists[i] = records[offsets[i] : offsets[i + 1]]
     data = group.create_dataset("data", points.shape, h5py.vlen_dtype(dtype))
-    if lists.size:
-        data[...] = lists.reshape(points.shape)
+    write_lists(data, lists.reshape(points.shape))
     even = ("Rx", "Ry") if len(points.shape) == 2 else tuple(f"dim{i}" for i in range(len(points.shape)))
     step, unit = (r_pixel, "Å") if r_pixel and len(points.shape) == 2 else (1.0, "px")
     write_dims(group, [Axis.even(axis, n, step, unit) for axis, n in zip(even, points.shape)])
