@@ -89,7 +89,8 @@ def first_image(result: Storable) -> Slice | None:
         layout = result.stored_as(name)
         if layout is None or not arrays.is_array(value) or len(value.shape) != 2 or 0 in value.shape:
             continue
-        kind = {("Rx", "Ry"): RealSlice, ("Qx", "Qy"): DiffractionSlice}.get(layout.axes[-2:])
+        kinds: dict[tuple[str, ...], type[Slice]] = {("Rx", "Ry"): RealSlice, ("Qx", "Qy"): DiffractionSlice}
+        kind = kinds.get(layout.axes[-2:])
         if kind is not None:
             return kind(value, name.replace("_", " "), layout.unit)
     return None

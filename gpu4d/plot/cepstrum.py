@@ -85,8 +85,7 @@ def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel:
             tip, name = start + r, f"r$_{number}$, {_length(r, power.shape, q_pixel)}"
             ax.annotate("", xy=(tip[1], tip[0]), xytext=(start[1], start[0]), arrowprops={**arrow, "color": color}, gid=f"vector r{number}")
             ax.plot([], [], color=color, lw=1.8, label=name)  # many of these arrows are too short for a name beside them
-        keys = {"ncols": 3, "handletextpad": 0.4, "borderaxespad": 0.2, "fontsize": 7.6}
-        _dark_keys(place.legend(**keys))
+        _dark_keys(place.legend(ncols=3, handletextpad=0.4, borderaxespad=0.2, fontsize=7.6))
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
     return place.result

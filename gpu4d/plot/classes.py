@@ -142,11 +142,11 @@ def class_patterns(
     rows = math.ceil(len(stack) / columns)
     place = Place(stack.shape[1:], rows, columns, ax=ax, count=len(stack))
     top = max(canvas.robust_range(one, 0.0, 99.95)[1] for one in stack)
-    for k, ax in enumerate(place.panels):
-        draw_pattern(ax, stack[k], names[k], getattr(patterns, "units", "") or "counts", power, top)
-        canvas.scale_bar(ax, stack[k].shape, size, units)
-        for side in ax.spines.values():
+    for k, panel in enumerate(place.panels):
+        draw_pattern(panel, stack[k], names[k], getattr(patterns, "units", "") or "counts", power, top)
+        canvas.scale_bar(panel, stack[k].shape, size, units)
+        for side in panel.spines.values():
             side.set(color=color_of(k), linewidth=2.5)
         if k == 0:
-            canvas.axis_marks(ax, ("q$_x$", "q$_y$"))
+            canvas.axis_marks(panel, ("q$_x$", "q$_y$"))
     return place.result

@@ -157,8 +157,7 @@ def disks(
                 ax.add_patch(Circle((y, x), radius, fill=False, ec=color, lw=1.1))
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
-    keys = {"ncols": 2, "handletextpad": 0.3, "columnspacing": 1.0, "borderaxespad": 0.2, "fontsize": 7.6}
-    _dark_keys(place.legend(**keys))
+    _dark_keys(place.legend(ncols=2, handletextpad=0.3, columnspacing=1.0, borderaxespad=0.2, fontsize=7.6))
     return place.result
 
 

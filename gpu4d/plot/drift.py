@@ -61,19 +61,19 @@ def drift(
     number = len(drawn) + scans
     place = Place(found.frames[0].shape, 1, number, ax=ax, count=number)
     limits = canvas.robust_range(np.concatenate([plane.ravel() for plane in planes])) if planes else (0.0, 1.0)
-    for ax, (name, plane) in zip(place.panels, drawn):
-        canvas.show(ax, plane, name, "", "gray", limits, bar=plane is drawn[-1][1])
-        canvas.scale_bar(ax, plane.shape, found.r_pixel, found.units)
-        canvas.axis_marks(ax)
-        canvas.note_missing(ax, plane)
+    for panel, (name, plane) in zip(place.panels, drawn):
+        canvas.show(panel, plane, name, "", "gray", limits, bar=plane is drawn[-1][1])
+        canvas.scale_bar(panel, plane.shape, found.r_pixel, found.units)
+        canvas.axis_marks(panel)
+        canvas.note_missing(panel, plane)
     for scan in range(scans):
-        ax, rows = place.panels[len(drawn) + scan], np.arange(len(found.shifts[scan]))
+        panel, rows = place.panels[len(drawn) + scan], np.arange(len(found.shifts[scan]))
         for axis, (line, band) in enumerate(COLOURS):
             shift, error = found.shifts[scan][:, axis], found.shift_errors[scan][:, axis]
-            ax.fill_between(rows, shift - error, shift + error, color=band, lw=0)
-            ax.plot(rows, shift, color=line, lw=1.3, label="xy"[axis])
-        ax.set_title(f"shifts of the {NAMES[scan]} scan's rows" if scans == 2 else "shifts of rows", loc="left", pad=7)
-        ax.set_xlabel("row")
-        ax.set_ylabel(f"shift ± standard error ({found.units})")
-        ax.legend(frameon=False)
+            panel.fill_between(rows, shift - error, shift + error, color=band, lw=0)
+            panel.plot(rows, shift, color=line, lw=1.3, label="xy"[axis])
+        panel.set_title(f"shifts of the {NAMES[scan]} scan's rows" if scans == 2 else "shifts of rows", loc="left", pad=7)
+        panel.set_xlabel("row")
+        panel.set_ylabel(f"shift ± standard error ({found.units})")
+        panel.legend(frameon=False)
     return place.result

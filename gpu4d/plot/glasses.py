@@ -76,10 +76,10 @@ def structure_factor(
     lower.axhline(1.0, color=canvas.MUTED, lw=0.6)
     lower.set_ylabel("S(k)")
     lower.legend(loc="upper right")
-    for ax in place.panels:
-        ax.set_xlabel("k = 1/d (1/Å)")
-        ax.set_xlim(0, k[-1])
-        ax.spines[["top", "right"]].set_visible(False)
+    for panel in place.panels:
+        panel.set_xlabel("k = 1/d (1/Å)")
+        panel.set_xlim(0, k[-1])
+        panel.spines[["top", "right"]].set_visible(False)
     return place.result
 
 

@@ -120,14 +120,14 @@ def strain(
     size, size_units = pixel(result.exx, pixel_size, pixel_units)
     frame_of, angle = tensor_axes(result)
     place = Place(maps["exx"].shape, *((2, 2) if lattice else (1, 3)), ax=ax)
-    for ax, (name, values) in zip(place.panels, maps.items()):
+    for panel, (name, values) in zip(place.panels, maps.items()):
         if name == "theta":
             degrees = math.degrees(half_theta / 100)
-            canvas.show(ax, np.degrees(values), names[name], "°", "RdBu_r", (-degrees, degrees))
+            canvas.show(panel, np.degrees(values), names[name], "°", "RdBu_r", (-degrees, degrees))
         else:
-            canvas.show(ax, 100 * values, names[name], "%", "RdBu_r", (-half, half))
-        canvas.scale_bar(ax, values.shape, size, size_units)
-        _draw_tensor_axes(ax, frame_of, angle)
+            canvas.show(panel, 100 * values, names[name], "%", "RdBu_r", (-half, half))
+        canvas.scale_bar(panel, values.shape, size, size_units)
+        _draw_tensor_axes(panel, frame_of, angle)
     canvas.note_missing(place.panels[2 if lattice else 0], maps["exx"])  # the panel in the lower left corner
     place.heading(title)
     place.footnote(*axes_text(frame_of, angle))

@@ -101,13 +101,13 @@ def shadow(
     step, units = pixel(image, pixel_size, None if pixel_size is None else "Å")
     angle = np.linspace(0, 2 * np.pi, POINTS)
     rim = found.seen_at(EDGE * size * np.stack([np.cos(angle), np.sin(angle)], axis=-1), position) - low
-    for ax, values, name in zip(place.panels, (part, turned), ("STEM", "shadow, turned")):
-        canvas.show(ax, values, f"{title}: {name}" if name == "STEM" else name, "counts", "gray", canvas.robust_range(values))
-        ax.plot(rim[:, 1], rim[:, 0], color=COLOR, lw=1.0, gid="outline")
-        ax.set_xlim(-0.5, part.shape[1] - 0.5)
-        ax.set_ylim(part.shape[0] - 0.5, -0.5)
-        canvas.scale_bar(ax, part.shape, step, units)
-        canvas.axis_marks(ax)
+    for panel, values, name in zip(place.panels, (part, turned), ("STEM", "shadow, turned")):
+        canvas.show(panel, values, f"{title}: {name}" if name == "STEM" else name, "counts", "gray", canvas.robust_range(values))
+        panel.plot(rim[:, 1], rim[:, 0], color=COLOR, lw=1.0, gid="outline")
+        panel.set_xlim(-0.5, part.shape[1] - 0.5)
+        panel.set_ylim(part.shape[0] - 0.5, -0.5)
+        canvas.scale_bar(panel, part.shape, step, units)
+        canvas.axis_marks(panel)
     _tell(place, found)
     return place.result
 

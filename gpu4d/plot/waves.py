@@ -78,9 +78,9 @@ def wave(
     canvas.show(modulus, intensity, title or "Intensity", label, "magma", (0.0, float(intensity.max()) or 1.0))
     phase.imshow(_colours(psi), origin="upper", interpolation="antialiased", interpolation_stage="rgba")
     canvas.frame(phase, "Phase")
-    for ax in place.panels:
-        canvas.scale_bar(ax, psi.shape, size, units)
-        canvas.axis_marks(ax, axes)
+    for panel in place.panels:
+        canvas.scale_bar(panel, psi.shape, size, units)
+        canvas.axis_marks(panel, axes)
     _wheel(phase)
     return place.result
 

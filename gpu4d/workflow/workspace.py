@@ -107,7 +107,8 @@ def make_workspace(folder: str | Path = ".") -> Workspace:
         The folder cannot be written, or is a file.
     """
     folder = Path(folder)
-    written, kept = [], []
+    written: list[str] = []
+    kept: list[str] = []
     try:
         (folder / SCANS).mkdir(parents=True, exist_ok=True)
         for name, text in contents().items():

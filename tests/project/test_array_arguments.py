@@ -380,7 +380,7 @@ CALLS: dict[str, Call] = {
     "probe.from_vacuum": Call(lambda p, r: gpu4d.probe.from_vacuum(p, r), p=PATTERNS.reshape(-1, *DETECTOR), r=np.ones((1, 30), bool)),
     "probe.patterned": Call(lambda p: gpu4d.probe.patterned(DETECTOR, 6.0, p), p=np.eye(4)),
     "probe.real_space": Call(lambda w: gpu4d.probe.real_space(w, 0.05).intensity, w=PROBE),
-    "plot.wave": Call(lambda w: gpu4d.plot.wave(w) and None, w=PHASE),
+    "plot.wave": Call(lambda w: (gpu4d.plot.wave(w), None)[1], w=PHASE),
     "bragg.refine_lattice": Call(
         lambda p, o: gpu4d.bragg.refine_lattice(p, PROBE, TWO, orders=o, overlaps=False).g1,
         p=PATTERNS[:1, :2],
