@@ -27,6 +27,7 @@ exclude_patterns = ["_build", "README.md", "examples", "gallery", "generated/gal
 default_role = "py:obj"  # single backquotes in docstrings are names
 
 myst_heading_anchors = 4  # links such as strain.md#axes
+myst_heading_slug_func = "site_pages.heading_slug"
 suppress_warnings = ["myst.header"]  # a page may begin a part with a smaller heading
 
 autodoc_member_order = "bysource"

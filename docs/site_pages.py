@@ -6,6 +6,7 @@
 import inspect
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -177,7 +178,21 @@ def plain_docstring(app: object, what: str, name: str, thing: object, options: o
         if not line.lstrip().startswith((">>>", "...")):
             mark, text = re.match(r"(\s*(?:\* )?)(.*)", line).groups()  # of a list
             parts = re.split(r"(``.*?``|`[^`]*`)", text)
-            lines[number] = mark + "".join(p if p.startswith("`") else p.replace("|", r"\|").replace("*", r"\*") for p in parts)
+            lines[number] = mark + "".join(_plain(part) for part in parts)
+
+
+def _plain(part: str) -> str:
+    """Return a part of a line of a docstring. Names of the front door are links; others, which several things may have, are code."""
+    if part.startswith("`") and part.strip("`") in gpu4d.__all__:
+        return f":py:obj:`{part.strip('`')} <gpu4d.{part.strip('`')}>`"
+    if part.startswith("``") or part.startswith("`gpu4d."):
+        return part
+    return f"`{part}`" if part.startswith("`") else part.replace("|", r"\|").replace("*", r"\*")
+
+
+def heading_slug(title: str) -> str:
+    """Return the anchor of a heading as code hosts make it: letters, digits and hyphens; 512² becomes 512."""
+    return "".join(c for c in title.lower().replace(" ", "-") if c in "-_" or unicodedata.category(c)[0] in "LM" or c.isdecimal())
 
 
 def keep_figure(block: tuple, block_vars: dict, gallery_conf: dict) -> str:

@@ -128,9 +128,13 @@ def test_names_and_folders_become_links_and_code_stays(site):
 
 
 def test_formulas_of_docstrings_are_no_marks(site):
-    lines = ["|g| a * b `a|b` ``c*d``", "    * a * b", ">>> a * b | c"]
+    lines = ["|g| a * b `a|b` ``c*d`` `dpc`", "    * a * b", ">>> a * b | c"]
     site.plain_docstring(None, "function", "f", None, None, lines)
-    assert lines == [r"\|g\| a \* b `a|b` ``c*d``", r"    * a \* b", ">>> a * b | c"]
+    assert lines == [r"\|g\| a \* b ``a|b`` ``c*d`` :py:obj:`dpc <gpu4d.dpc>`", r"    * a \* b", ">>> a * b | c"]
+
+
+def test_anchors_are_those_of_code_hosts(site):
+    assert site.heading_slug("SSB and WDD of 512² positions: `gpu4d`, what?") == "ssb-and-wdd-of-512-positions-gpu4d-what"
 
 
 @pytest.mark.parametrize("form", ["bug", "wrong_number", "question", "new_format"])
