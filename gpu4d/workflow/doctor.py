@@ -36,6 +36,7 @@ EXTRAS = {  # extra -> its modules, what it is for
     "interop": (("xarray", "dask"), "results for xarray, scans as arrays of Dask"),
     "distributed": (("distributed",), "sweeps on the workers of a cluster"),
     "formats": (("rsciio",), "rare formats of files"),
+    "view": (("anywidget",), "the viewer in notebooks"),
 }
 CUPY = re.compile(r"cupy(-cuda\d+x|-rocm.*)?$")  # packages that bring the module `cupy`: two of them overwrite each other's files
 FILTERS = {32004: "LZ4", 32008: "Bitshuffle", 32001: "Blosc", 32026: "Blosc2", 32015: "Zstandard"}  # of HDF5, that detectors write
