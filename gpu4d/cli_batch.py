@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import click
 
 
+OF_A_BATCH = ("watch", "every", "until_idle", "stop_on_error", "timeout", "again")  # flags that are no settings of a run
+
+
 def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -> None:
     """Add `gpu4d batch` to the commands. `say` writes a result on standard output."""
     import click
@@ -39,13 +42,6 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
         given: tuple[str, ...],
         out: Path | None,
         recipe: Path | None,
-        watch: bool,
-        every: float,
-        until_idle: float | None,
-        stop_on_error: bool,
-        timeout: float | None,
-        again: bool,
-        no_cache: bool,
         debug: bool,
         **flags: Any,
     ) -> int:
@@ -58,10 +54,11 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
         from gpu4d.errors import InputError
         from gpu4d.workflow.batch import BatchOptions, run_batch, table
 
-        if until_idle is not None and not watch:
+        cache = not flags.pop("no_cache")
+        options = BatchOptions(cache=cache, **{name: flags.pop(name) for name in OF_A_BATCH})
+        if options.until_idle is not None and not options.watch:
             raise InputError("--until-idle belongs to --watch: give both")
         folder, settings = out or Path("gpu4d-batch"), with_flags(recipe, flags)
-        options = BatchOptions(watch, every, until_idle, stop_on_error, timeout, not no_cache, again)
         outcomes = run_batch(given, folder, settings, options, lambda line: click.echo(line, err=True))
         say(f"{table(outcomes)}\nall results: {folder / 'index.html'}", f"the results are complete in {folder}")
         return int(any(one.status == "failed" for one in outcomes))
