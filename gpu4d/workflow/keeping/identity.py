@@ -58,15 +58,15 @@ def identity_of(path: str | os.PathLike[str], exact: bool = False) -> str:
         return found.hexdigest()
     about = os.stat(path)
     found.update(str(about.st_size).encode())
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as opened:
         if exact or about.st_size <= WHOLE:
-            while part := file.read(1 << 20):
+            while part := opened.read(1 << 20):
                 found.update(part)
         else:
             found.update(str(about.st_mtime_ns).encode())
             for number in range(BLOCKS):
-                file.seek((about.st_size - BLOCK) * number // (BLOCKS - 1))
-                found.update(file.read(BLOCK))
+                opened.seek((about.st_size - BLOCK) * number // (BLOCKS - 1))
+                found.update(opened.read(BLOCK))
     return found.hexdigest()
 
 

@@ -153,7 +153,7 @@ class KeptStages(StageCalls):
             effects.reason, effects.reductions = self.state.reasons.get(stage.name), reductions
         read = {name.partition(" ")[2] for name in reads if name.startswith(RESULT + " ")} - results
         shared = shared_things(self.state, read)
-        head = {"reads": reads | self._always(stage, phase), "scan file": self.title}
+        head: dict[str, Any] = {"reads": reads | self._always(stage, phase), "scan file": self.title}
         head["pass"] = self.watch.pass_reads.pop(stage.name, {}) if phase == FINISH else {}
         try:
             self._set_versions(stage, phase, effects, shared)
