@@ -51,6 +51,7 @@ FLOORS = (
         "cli_view",
     ),
     ("cli", ""),
+    ("__main__",),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs
 ALLOWED_UP: dict[str, str] = {}  # module: why it may import upwards

@@ -257,7 +257,7 @@ def test_a_recipe_sets_limits():
     ("text", "said"),
     [
         ('stop = ["peak countt"]', "did you mean 'peak_count'"),
-        ("stop = 3", "need a list of these names"),
+        ("stop = 3", "need a list of background"),
         ('stop = ["sharpness"]\nproceed = ["sharpness"]', "both name sharpness"),
         ("peak_count_warn = [30, 5]", "the lowest accepted value, then the highest"),
         ('on_fail = "halt"', "need one of continue, stop"),

@@ -15,7 +15,6 @@ from typing import Any
 from gpu4d.workflow.batch.find import Found
 
 DONE, FAILED, SKIPPED, UNCHANGED = "done", "failed", "skipped", "unchanged"
-COMMAND = "from gpu4d.cli import main; main()"  # gpu4d of this Python, which need not be on the path of the shell
 GATES = re.compile(r" \d+ of \d+ quality gates passed\.$")  # at the end of a headline: the table has a column for it
 LAST = 4000  # characters of the output of a process that are looked at for its error
 KILLED = {"SIGKILL": "probably the machine had no memory left", "SIGSEGV": "a crash", "SIGBUS": "its file was cut short, or a crash"}
@@ -84,7 +83,8 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
     outcome = Outcome(found.name, str(found.path), FAILED, folder=out.name)
     start = time.perf_counter()
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], text=True, errors="replace", **pipes)
+    # gpu4d of this Python, which need not be on the path of the shell
+    process = subprocess.Popen([sys.executable, "-m", "gpu4d", *arguments], text=True, errors="replace", **pipes)
     try:
         said, complained = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
