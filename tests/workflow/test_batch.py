@@ -197,12 +197,22 @@ def test_a_process_that_is_ended_is_a_failure_with_its_signal(tmp_path, monkeypa
     np.save(tmp_path / "one.npy", tiny_scan())
     (tmp_path / "r.toml").write_text("")
     (found,) = look_at([tmp_path / "one.npy"])
-    monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")
     assert outcome.status == FAILED and "SIGKILL" in outcome.error and "memory" in outcome.error
-    monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", "import time; time.sleep(60)")
+    monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", "import time; time.sleep(60)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml", timeout=0.3)
     assert outcome.status == FAILED and "longer than 0.3 s" in outcome.error and outcome.seconds < 30
+
+
+def test_a_run_that_stops_at_a_gate_is_no_success(tmp_path, monkeypatch):
+    np.save(tmp_path / "one.npy", tiny_scan())
+    (tmp_path / "r.toml").write_text("")
+    (found,) = look_at([tmp_path / "one.npy"])
+    said = {"headline": "Images only. 1 of 2 quality gates passed.", "gates": [{"passed": True}, {"passed": False}], "stopped": "Sharpness"}
+    monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", f"print({json.dumps(json.dumps(said))}); raise SystemExit(3)"))
+    outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")
+    assert outcome.status == FAILED and "Sharpness" in outcome.error and outcome.gates == [1, 2] and outcome.headline == "Images only."
 
 
 def test_the_command_analyses_a_folder_and_tells_failures(tmp_path, monkeypatch, capfd):

@@ -15,6 +15,8 @@ from typing import Any
 from gpu4d.workflow.batch.find import Found
 
 DONE, FAILED, SKIPPED, UNCHANGED = "done", "failed", "skipped", "unchanged"
+COMMAND = ("-m", "gpu4d")  # gpu4d of this Python, which need not be on the path of the shell
+STOPPED = 3  # exit code of a run that stopped at a gate, as its recipe asked
 GATES = re.compile(r" \d+ of \d+ quality gates passed\.$")  # at the end of a headline: the table has a column for it
 LAST = 4000  # characters of the output of a process that are looked at for its error
 KILLED = {"SIGKILL": "probably the machine had no memory left", "SIGSEGV": "a crash", "SIGBUS": "its file was cut short, or a crash"}
@@ -83,8 +85,7 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
     outcome = Outcome(found.name, str(found.path), FAILED, folder=out.name)
     start = time.perf_counter()
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # gpu4d of this Python, which need not be on the path of the shell
-    process = subprocess.Popen([sys.executable, "-m", "gpu4d", *arguments], text=True, errors="replace", **pipes)
+    process = subprocess.Popen([sys.executable, *COMMAND, *arguments], text=True, errors="replace", **pipes)
     try:
         said, complained = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -95,7 +96,7 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
         _end(process)
         raise
     _timed(outcome, start)
-    if process.returncode:
+    if process.returncode not in (0, STOPPED):
         outcome.error = _why(process.returncode, complained)
         return outcome
     try:
@@ -103,7 +104,10 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
     except ValueError:
         outcome.error = f"the run said nothing that can be read: {said[-200:]!r}"
         return outcome
-    outcome.status = DONE
+    if process.returncode == STOPPED:
+        outcome.error = f"stopped at the gate “{result['stopped']}”: the report says what to do"
+    else:
+        outcome.status = DONE
     outcome.technique, outcome.headline = str(result.get("technique") or ""), GATES.sub("", result["headline"])
     outcome.gates = [sum(bool(gate["passed"]) for gate in result["gates"]), len(result["gates"])]
     outcome.pictures = result.get("pictures", [])
