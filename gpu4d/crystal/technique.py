@@ -132,12 +132,35 @@ def of_ring(ring: Ring, seen: str = "") -> Suggestion:
     >>> of_ring(Ring(30.0, contrast=1.5, unevenness=0.02)).title
     'Amorphous: a diffuse ring'
     """
-    spotty = ring.unevenness >= FINE_GRAINED
+    crystals = of_crystals(ring)
     why = f"the mean pattern has a ring of {ring.radius:.0f} px, even to {100 * ring.unevenness:.0f} %, and no lattice was found"
     why = f"{seen}; {why}" if seen else why
     at = f"at {ring.radius:.0f} px, no single lattice)."
-    if not spotty:
+    if not crystals:
         return Suggestion("amorphous", "Amorphous: a diffuse ring", why, f"The specimen looks amorphous (a diffuse ring {at}")
-    sentence = f"The specimen looks made of many small crystals (rings of spots {at} Virtual images and the radial profile were made; "
-    sentence += "neither strain nor a phase was computed."
-    return Suggestion("images", "Images only: rings of spots, as of many small crystals", why, sentence)
+    if ring.sharp:
+        why += f"; the ring is {ring.width:.1f} px wide, {100 * ring.width / ring.radius:.0f} % of its radius: too sharp for a glass"
+    kind = kind_of(ring)
+    sentence = (
+        f"The specimen looks made of many small crystals ({kind} {at} Virtual images and the radial profile were made; neither strain "
+    )
+    sentence += (
+        "nor a phase was computed. If it is a known standard, `gpu4d calibrate FILE --standard Au` measures the calibration with it."
+    )
+    return Suggestion("images", f"Images only: {kind}, as of many small crystals", why, sentence)
+
+
+def kind_of(ring: Ring) -> str:
+    """Say in words what a ring looks like: that of a glass, or those of many small crystals."""
+    return "rings of spots" if ring.unevenness >= FINE_GRAINED else "sharp rings" if ring.sharp else "a diffuse ring"
+
+
+def of_crystals(ring: Ring) -> bool:
+    """Return True if a ring is that of many small crystals: it is made of spots, or too sharp for a glass.
+
+    Examples
+    --------
+    >>> of_crystals(Ring(30.0, 1.5, 0.02, width=2.4)), of_crystals(Ring(30.0, 1.5, 0.02, width=6.0)), of_crystals(Ring(30.0, 1.5, 0.2))
+    (True, False, True)
+    """
+    return ring.unevenness >= FINE_GRAINED or ring.sharp

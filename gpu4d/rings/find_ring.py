@@ -15,15 +15,17 @@ SECTORS = 12  # of 30°: how even the ring is follows from their means
 CONTRAST = 1.15  # times the darkest level inside, and outside, of the ring: less is no ring
 EVEN = 0.4  # of the mean, rms over the sectors: Bragg disks of one crystal have 0.7 and more
 SMOOTH = 1.0  # px: the profile is smoothed by so much
+SHARP = 0.15  # of the radius: first rings of glasses are 0.2 to 0.35 wide, those of gold in a small beam 0.1
 
 
 class _Ring(NamedTuple):
     radius: float
     contrast: float
     unevenness: float
+    width: float = float("inf")
 
 
-class Ring(_Ring, Storable, stored="radius: [px]"):
+class Ring(_Ring, Storable, stored="radius: [px], width: [px]"):
     """A ring of a mean pattern.
 
     Attributes
@@ -34,9 +36,16 @@ class Ring(_Ring, Storable, stored="radius: [px]"):
         Its brightness over the darkest level between it and the beam, or outside if that is brighter.
     unevenness : float
         Rms difference of twelve sectors from their mean, as a part of the mean.
+    width : float
+        Full width at half of its height above the darkest level beside it, pixels. Infinite if it is not known.
     """
 
     __slots__ = ()
+
+    @property
+    def sharp(self) -> bool:
+        """True if the ring is too narrow for a glass: it is of many small crystals."""
+        return self.width < SHARP * self.radius
 
 
 @on_host("image")
@@ -92,4 +101,18 @@ def find_ring(mean: ArrayLike, center: tuple[float, float], start: float, mask: 
     near = slice(first + at - 1, first + at + 2)
     parts = sums[:, near].sum(1)[pixels[:, near].sum(1) > 0] / pixels[:, near].sum(1)[pixels[:, near].sum(1) > 0]
     uneven = float(np.std(parts) / max(float(np.mean(parts)), np.finfo(float).tiny)) if len(parts) > SECTORS // 2 else np.inf
-    return Ring(float(first + at), contrast, uneven) if contrast > CONTRAST and uneven < EVEN else None
+    if not (contrast > CONTRAST and uneven < EVEN):
+        return None
+    return Ring(float(first + at), contrast, uneven, _width(profile, first + at, float(min(inner[at], outer[at]))))
+
+
+def _width(profile: np.ndarray, at: int, ground: float) -> float:
+    """Return the full width at half height of a maximum of a profile, in pixels. Half heights are found between pixels."""
+    half, width = (float(profile[at]) + ground) / 2, 0.0
+    for side in (profile[at:], profile[at::-1]):
+        below = np.flatnonzero(side < half)
+        if not len(below):
+            return float("inf")
+        k = int(below[0])
+        width += k - (half - side[k]) / (side[k - 1] - side[k])
+    return float(width)

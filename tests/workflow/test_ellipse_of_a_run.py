@@ -71,6 +71,14 @@ def gold():
     return analyse(rings_of_gold(), recipe(analysis__technique="images", orientation__structures=["Au"]))
 
 
+def test_sharp_rings_are_of_crystals_and_not_of_a_glass():
+    """A standard without a word of what it is: no radial distribution function of a glass, and the command that measures it."""
+    state = analyse(rings_of_gold(), recipe(ellipse__measure=False))
+    assert state["technique"] == "images" and "gpu4d calibrate" in state["kind_of_data"]
+    assert "glass" not in state and any("too sharp for a glass" in d.why for d in state.record.decisions)
+    assert analyse(glass((1.0, 1.0, 0.0)), recipe(ellipse__measure=False, analysis__trial_positions=4))["technique"] == "amorphous"
+
+
 def test_rings_of_a_known_crystal_give_ellipse_and_pixel_size(gold):
     c = gold.calibration
     assert abs(c.ellipse[0] - 1.03) < 4 * c.ellipse_error[0] < 0.004 and abs(c.ellipse[2] - ELLIPSE[2]) < 4 * c.ellipse_error[1]

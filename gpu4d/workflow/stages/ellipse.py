@@ -12,7 +12,7 @@ import numpy as np
 
 from gpu4d.calibrate import HaloFit, RingFit
 from gpu4d.calibrate.stretch import known_error
-from gpu4d.crystal.technique import FINE_GRAINED
+from gpu4d.crystal.technique import kind_of, of_crystals
 from gpu4d.data.pointlist import PointList
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.errors import InputError
@@ -101,7 +101,7 @@ class Ellipse(Stage):
         ring = self._ring(state)
         if ring is None:
             return no("no even ring was found in the mean pattern: a standard has rings, or `gpu4d calibrate` measures it on disks")
-        kind = "rings of spots, as of many small crystals" if ring.unevenness >= FINE_GRAINED else "a diffuse ring, as of a glass"
+        kind = f"{kind_of(ring)}, as of {'many small crystals' if of_crystals(ring) else 'a glass'}"
         return yes(f"the mean pattern has {kind}, at {ring.radius:.0f} px: its distance from the beam is the same in all directions")
 
     def _unsuitable(self, state: RunState, technique: str) -> str:

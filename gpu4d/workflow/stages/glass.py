@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from gpu4d.crystal.technique import FINE_GRAINED
+from gpu4d.crystal.technique import of_crystals
 from gpu4d.rings import RadialStatistics, RingProfiles
 from gpu4d.rings.find_ring import Ring, find_ring
 from gpu4d.workflow.picture import Drawn
@@ -79,7 +79,7 @@ class FindGlass(Stage):
         mean = np.average([np.asarray(classes.patterns.data[j], dtype=np.float64) for j in numbers], axis=0, weights=share)
         radius = state["template"].radius
         ring = find_ring(mean, beam_of(state), max(1.5 * radius, radius + 3), state.cube.detector_mask)
-        if ring is None or ring.unevenness >= FINE_GRAINED:
+        if ring is None or of_crystals(ring):
             return where, None, "the mean pattern of the amorphous classes has no even ring"
         return where, ring, f"class {' and '.join(map(str, numbers))}, with a ring of {ring.radius:.0f} px"
 
