@@ -28,7 +28,7 @@ default_role = "py:obj"  # single backquotes in docstrings are names
 
 myst_heading_anchors = 4  # links such as strain.md#axes
 myst_heading_slug_func = "site_pages.heading_slug"
-# A page may begin a part with a smaller heading. Words of types, such as "intensity", may be names of several things: they are not links then
+# A page may begin a part with a smaller heading. Words of types, such as "intensity", may be names of several things: then no links
 suppress_warnings = ["myst.header", "ref.python"]
 
 autodoc_member_order = "bysource"
