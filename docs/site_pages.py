@@ -51,7 +51,7 @@ def section_page(section: Section) -> str:
     lines, menu = [], []
     for line in section.lines:
         item = ITEM.fullmatch(line)
-        lines.append(f"* [{item[1]}](../{item[2]}){item[3]}" if item else line)
+        lines.append(re.sub(r"\]\((?!https:)", "](../", line))
         if item and item[2].endswith(".md"):
             menu.append("/" + item[2].removesuffix(".md"))
     if section.title == "Reference":

@@ -18,7 +18,7 @@ PAGES = sorted(
     if not str(page.relative_to(CHECKOUT)).startswith(MADE)
 )
 # Programs of shells, schedulers and version control: what they take is not ours to check.
-OTHERS = {"dask", "do", "done", "export", "git", "mypy", "printf", "ruff", "source", "srun", "sleep", "while", "xdg-open"}
+OTHERS = {"dask", "do", "done", "export", "git", "mypy", "printf", "ruff", "sbatch", "source", "srun", "sleep", "while", "xdg-open"}
 FOR_CALLS = ("gpu4d", "pytest", "pip", "python", "python3", "sphinx-build")  # what a command in a sentence begins with
 
 
@@ -41,7 +41,10 @@ def commands(page: str) -> Iterator[tuple[bool, list[str]]]:
     inline = re.findall(rf"(?<!`)`((?:\.venv/bin/)?(?:{'|'.join(FOR_CALLS)}) [^`…]+)`(?!`)", outside)
     for in_sentence, lines in ((False, blocks(text)), (True, inline)):
         for part in (part for line in lines for part in re.split(r"\s+(?:&&|\|)\s+", line)):
-            if words := shlex.split(part, comments=True):
+            words = shlex.split(part, comments=True)
+            while words and (words[0] == "$" or re.match(r"[A-Z_]+=", words[0])):  # a prompt, and variables for one command
+                words = words[1:]
+            if words:
                 yield in_sentence, [words[0].removeprefix(".venv/bin/"), *words[1:]]
 
 
@@ -64,6 +67,9 @@ def check_gpu4d(words: list[str]) -> None:
         assert name in command.commands, f"there is no command {name}"
         command = command.commands[name]
     if isinstance(command, click.Group):
+        if command.invoke_without_command:
+            command.make_context(name, list(words))
+            return
         assert set(words) <= {"--help", "--version", "-h"}, words
         return
     if "--help" in words:

@@ -96,11 +96,11 @@ def test_the_ten_tasks_of_py4dstem_are_as_near_as_their_table_says():
 
 
 def test_the_menu_is_that_of_the_list(site):
-    text = "**How-to**: get it done.\n\n* [A](how-to/a.md): first.\n* plain\n* [B](how-to/b.md#part): second.\n"
+    text = "**How-to**: get it done.\n\n* [A](how-to/a.md): first.\n* Plain: [C](how-to/c.md#part).\n* [B](how-to/b.md#part): second.\n"
     (found,) = site.sections(text)
     page = site.section_page(found)
     assert found.title == "How-to" and site.slug(found.title) == "how-to"
-    assert "* [A](../how-to/a.md): first.\n* plain\n* [B](../how-to/b.md#part): second." in page
+    assert "* [A](../how-to/a.md): first.\n* Plain: [C](../how-to/c.md#part).\n* [B](../how-to/b.md#part): second." in page
     assert page.rstrip().endswith("/how-to/a\n```"), "a part of a page is no page"
 
 
