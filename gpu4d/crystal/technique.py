@@ -141,12 +141,8 @@ def of_ring(ring: Ring, seen: str = "") -> Suggestion:
     if ring.sharp:
         why += f"; the ring is {ring.width:.1f} px wide, {100 * ring.width / ring.radius:.0f} % of its radius: too sharp for a glass"
     kind = kind_of(ring)
-    sentence = (
-        f"The specimen looks made of many small crystals ({kind} {at} Virtual images and the radial profile were made; neither strain "
-    )
-    sentence += (
-        "nor a phase was computed. If it is a known standard, `gpu4d calibrate FILE --standard Au` measures the calibration with it."
-    )
+    sentence = f"The specimen looks made of many small crystals ({kind} {at} Virtual images and the radial profile were made; neither "
+    sentence += "strain nor a phase was computed. `gpu4d calibrate FILE --standard Au` measures the calibration, if it is a known standard."
     return Suggestion("images", f"Images only: {kind}, as of many small crystals", why, sentence)
 
 
