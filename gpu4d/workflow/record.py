@@ -167,10 +167,16 @@ class Record:
         words = name or rule.name, status == PASS, measured, accepted, advice or rule.action
         gate = Gate(*words, float(value), rule.unit, warn, fail, status == FAIL, key)
         self._add(gate)
-        if gate.failed and self.stopped is None and self.policy.stops(key):
-            self.stopped = gate
+        if self.obey(gate):
             self.warn(f"the run stopped at the gate “{gate.name}”: {measured}, expected {accepted}; {gate.advice}")
         return gate
+
+    def obey(self, gate: Gate) -> bool:
+        """Stop the run if this gate failed, the recipe asks for a stop, and no gate stopped it before. Return whether this one does."""
+        if not gate.failed or self.stopped is not None or not self.policy.stops(gate.key):
+            return False
+        self.stopped = gate
+        return True
 
     def _add(self, gate: Gate) -> None:
         self.gates.append(gate)

@@ -119,6 +119,17 @@ def test_a_new_scan_step_is_in_every_result_and_disks_are_not_searched_again(kep
     assert same(place / "changed", place / "plain")
 
 
+def test_a_kept_gate_stops_a_run_as_it_did_and_follows_its_limits(kept):
+    limits = {"gates__peak_count_fail": [200, 300], "gates__peak_count_warn": [200, 300]}
+    first, again = (kept("stopped", gates__on_fail="stop", **limits) for _ in range(2))
+    assert first.stopped and again.stopped and not said(again, "computed")
+    assert "strain" not in again.state and first.record.warnings == again.record.warnings
+    goes_on = kept("goes-on", gates__on_fail="continue", **limits)
+    assert not goes_on.stopped and "strain" in goes_on.state and not [line for line in goes_on.record.warnings if "stopped" in line]
+    assert [gate.status for gate in goes_on.record.gates if gate.key == "peak_count"] == ["fail"]
+    assert [gate.status for gate in kept("usual").record.gates if gate.key == "peak_count"] != ["fail"]
+
+
 @pytest.mark.slow
 def test_an_equal_result_ends_the_chain(kept):
     """The spacing of disks is far below their distance: the trial and the disks are computed, and what follows sees no change."""

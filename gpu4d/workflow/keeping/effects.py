@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
-from gpu4d.workflow.record import Record
+from gpu4d.workflow.record import Gate, Record
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason
 
@@ -20,7 +20,17 @@ PROTOCOL = 5  # of pickle: large arrays are written without a copy
 
 
 class KeptRecord(Record):
-    """A record that remembers each warning that was given, also one that another stage had given before."""
+    """A record that remembers each warning that was given, also one that another stage had given before.
+
+    It tells which settings a gate reads, because its answer changes with them.
+    """
+
+    def measure(self, key: str, value: float, measured: str, **words: str) -> Gate:
+        tell = self.__dict__.get("tell")
+        if tell is not None:
+            for name in (f"{key}_warn", f"{key}_fail", "on_fail", "stop", "proceed"):
+                tell(f"gates.{name}")
+        return super().measure(key, value, measured, **words)
 
     def warn(self, line: str) -> None:
         self.__dict__.setdefault("said", []).append(line)
@@ -77,6 +87,8 @@ class Effects:
             state.cube = DataCube(cube.source, cube.calibration, cube.metadata, self.mask, cube.name)
         for name, entries in self.added.items():
             getattr(state.record, name).extend(entries)
+        for gate in self.added.get("gates", ()):
+            state.record.obey(gate)
         new = [line for line in dict.fromkeys(self.said) if line not in state.record.warnings]
         state.record.warnings.extend(new)
         state.record.log.extend(self.log)

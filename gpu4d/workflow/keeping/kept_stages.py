@@ -71,10 +71,12 @@ class KeptStages(StageCalls):
         state.results = WatchedItems(state.results, self.watch, RESULT)
         state.products = WatchedItems(state.products, self.watch, PRODUCT)
         watch_calibration(calibration, self.watch)
+        state.record.__dict__["tell"] = lambda name: self.watch.read(SETTING, name)
         try:
             yield
         finally:
             self.watch.end()
+            del state.record.__dict__["tell"]
             state.recipe = self.recipe
             state.results, state.products = dict(state.results), dict(state.products)
             unwatch_calibration(calibration)
