@@ -198,6 +198,7 @@ def _commands() -> click.Group:
     @memory
     @device
     @click.option("--bundle", is_flag=True, help="Put the raw scan into result.h5, compressed, instead of a link to its file.")
+    @click.option("--with-cube", is_flag=True, help="Put a binned scan into the report: a virtual detector is dragged there.")
     @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
     @click.option("--no-cache", is_flag=True, help="Compute everything, and keep nothing for later runs.")
     @click.option("--exact", is_flag=True, help="Read large files as a whole to see whether they have changed since an earlier run.")
@@ -230,10 +231,10 @@ def _commands() -> click.Group:
         from gpu4d.workflow.report.output import REPORT
         from gpu4d.workflow.terminal import watcher
 
+        options: dict[str, Any] = {"with_cube": flags.pop("with_cube"), "cache": not no_cache, "exact": exact}
         settings = with_flags(recipe, flags)
         with watcher(quiet) as progress:
-            options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
-            options |= {"cache": not no_cache, "exact": exact}
+            options |= {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
             result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
         code = STOPPED_AT_A_GATE if result.stopped else 0

@@ -58,12 +58,16 @@ def part(data: str, name: str = "gpu4d-view") -> str:
     )
 
 
+def script_source(part: str) -> str:
+    """Return what a policy of a page must allow, so that the script of a part runs: its hash."""
+    code = part[part.index('<script type="module">') + len('<script type="module">') : part.rindex("</script>")]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+
+
 def page(title: str, data: str) -> str:
     """Return a page that needs no server and no other file."""
     body = part(data)
-    code = body[body.index('<script type="module">') + len('<script type="module">') : body.rindex("</script>")]
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:"
+    policy = f"default-src 'none'; script-src {script_source(body)}; style-src 'unsafe-inline'; img-src data: blob:"
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     return _page(title, head, body)
 

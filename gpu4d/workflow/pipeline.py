@@ -15,6 +15,7 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.slices import RealSlice
 from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
@@ -39,6 +40,8 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.shown import shown
 from gpu4d.workflow.stages import known_stages
 from gpu4d.workflow.workers import check_workers, workers_of
+
+MOST_OF_A_CUBE = "20 MB"  # of a report: mail takes such pages
 
 
 @dataclass
@@ -130,6 +133,7 @@ def run(
     command: str = "",
     trace: str | Path | None = None,
     bundle: bool = False,
+    with_cube: bool = False,
     cache: bool = False,
     exact: bool = False,
 ) -> Result:
@@ -153,6 +157,8 @@ def run(
         File for a Chrome trace of reading, copying and computing in all passes. It is written also if the run fails.
     bundle : bool
         Write the raw scan into result.h5, compressed without loss. By default it has a link to the scan's file.
+    with_cube : bool
+        Put a binned scan into the report, up to 20 MB. In the page a virtual detector can be dragged, without Python.
     cache : bool
         Keep what each stage makes in the user's folder for caches, and compute only what an earlier run with the same inputs has not
         made. `gpu4d run` does so. With `trace` everything is computed, so that the trace shows it.
@@ -188,7 +194,7 @@ def run(
         with workers_of(recipe) as client:
             state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        pictures = publish(state, new, out, About(title, command, path), bundle)
+        pictures = publish(state, new, out, About(title, command, path, with_cube), bundle)
     return Result(Path(out), state, [] if calls is None else calls.kept, [picture.name for picture in pictures])
 
 
@@ -238,11 +244,14 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
 
 @dataclass(frozen=True)
 class About:
-    """What the report says of a run beside its results: title, command line, and the scan's file, None if it was in memory."""
+    """What the report says of a run beside its results: title, command line, the scan's file, None if it was in memory, and whether a
+    binned scan is in it.
+    """
 
     title: str
     command: str = ""
     path: Path | None = None
+    with_cube: bool = False
 
 
 def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = False) -> list[Picture]:
@@ -335,8 +344,18 @@ def write_report(
         provenance=provenance(about.path, state.cube.metadata, state.recipe.compute.device, about.command),
         recipe_text=recipe,
         scan_shape=state.cube.scan_shape,
+        viewer=viewer_of(state, about.title) if about.with_cube else "",
     )
     write(page, folder, output.REPORT)
+
+
+def viewer_of(state: RunState, title: str) -> str:
+    """Return the part of the page that shows a binned scan, with the maps of the run beside the virtual image."""
+    from gpu4d.view import page_part
+
+    maps = {name: item for name, item in state.products.items() if isinstance(item, RealSlice) and item.shape == state.cube.scan_shape}
+    with state.record.stage("binned scan for the report", state.patterns, state.pass_bytes):
+        return page_part(state.cube, title=title, maps=maps, most=MOST_OF_A_CUBE)
 
 
 def verdict_of(state: RunState) -> Verdict:

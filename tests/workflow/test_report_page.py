@@ -1,6 +1,7 @@
 """The page of a report: maps with the values of the results, a script that reads them out, and nothing from elsewhere."""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import itertools
@@ -269,3 +270,17 @@ def test_provenance_names_file_software_and_machine(tmp_path):
     assert len(dict(found.metadata)["long"]) < 310
     path.unlink()
     assert "cannot be read" in dict(provenance(path, {}, "cpu", "").rows)["hash of the content"]
+
+
+def test_a_binned_scan_in_the_page_brings_its_script_and_no_other(page, tmp_path):
+    """A browser runs what the policy names by its hash: the script of the maps, and that of the viewer."""
+    cube = gpu4d.DataCube(np.random.default_rng(0).poisson(3.0, (*SHAPE, 16, 20)).astype("uint16"))
+    made = dataclasses.replace(page[0], pictures=[], viewer=gpu4d.view.page_part(cube, title="scan </script>"))
+    text = write(made, tmp_path).read_text(encoding="utf-8")
+    allowed = set(
+        re.findall(r"'sha256-([^']+)'", re.search(r"Content-Security-Policy\" content=\"([^\"]+)\"", text)[1].replace("&#39;", "'"))
+    )
+    scripts = re.findall(r"<script(?: type=\"module\")?>(.*?)</script>", text, re.S)
+    hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
+    assert len(hashes) == 2 and set(hashes) == allowed
+    assert "Look into the scan" in text and "Look into the scan" not in page[1].read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import ERRORS, FIELDS
 from gpu4d.errors import InputError
 from gpu4d.io.toml import literal
+from gpu4d.view.front_end import script_source
 from gpu4d.workflow.picture import DIFFRACTION, Picture
 from gpu4d.workflow.recipe import Recipe, default
 from gpu4d.workflow.record import Gate, Record
@@ -51,6 +52,7 @@ class Page:
     recipe_text: str = ""
     introduction: str = ""
     scan_shape: tuple[int, int] = (0, 0)
+    viewer: str = ""  # of a binned scan, as `gpu4d.view.page_part` makes it
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def write(page: Page, folder: Path, name: str = "report.html") -> Path:
         recipe_text=page.recipe_text,
         log="\n".join(record.log),
         versions=page.versions,
+        viewer=Markup(page.viewer),
+        viewer_source=Markup(script_source(page.viewer)) if page.viewer else "",
         script=Markup(script),
         script_hash=digest,
     )
