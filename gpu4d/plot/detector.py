@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -257,7 +258,7 @@ def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]], distor
 
     colors = ("#35d0ff", "#7dff9b", "#7dff9b", "#ffd166", "#ff8fab")
     limits = ax.get_xlim(), ax.get_ylim()
-    for (x, y, r, label), color in zip(circles, colors):
+    for (x, y, r, label), color in zip(circles, itertools.cycle(colors)):
         ax.add_patch(Ellipse((y, x), 2 * r * a, 2 * r * b, angle=angle, fill=False, ec=color, lw=1.3, label=label or None))
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])

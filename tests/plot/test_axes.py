@@ -156,3 +156,11 @@ def test_a_notebook_shows_our_figures_and_leaves_those_of_the_caller_alone(tmp_p
     assert not hasattr(plot.wave(IMAGE + 1j, ax=figure.subplots(1, 2)), "_repr_png_")
     parts = Figure().subfigures(1, 2)
     assert plot.save(plot.image(IMAGE, ax=parts[1].add_subplot()), tmp_path / "b.png").exists()
+
+
+def test_every_circle_is_drawn():
+    from matplotlib.patches import Ellipse
+
+    pattern = gpu4d.DiffractionSlice(np.ones((32, 32)), "mean", "counts")
+    ax = plot.diffraction(pattern, "Mean", circles=[(4.0 * i, 8.0, 2.0, "") for i in range(8)])
+    assert sum(isinstance(patch, Ellipse) for patch in ax.patches) == 8
