@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import gpu4d
+from gpu4d.plot.canvas import figure_of
 from gpu4d.streaming.reduction import Reduction
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe
@@ -114,10 +115,9 @@ class StageTests:
         import matplotlib.pyplot as plt
 
         state, _ = self._run()
-        for picture, figure in self.stage.pictures(state):
+        for picture, drawn in self.stage.pictures(state):
             assert isinstance(picture, Picture) and all((picture.name, picture.section, picture.title, picture.caption))
-            assert hasattr(figure, "savefig"), f"{picture.name}: need a matplotlib figure"
-            plt.close(figure)
+            plt.close(figure_of(drawn))  # says what is needed, if it is neither a figure nor what a function of gpu4d.plot returns
 
     def test_its_headline_is_a_sentence(self):
         """Test that its headline is a sentence, or None if another stage has the main result."""

@@ -4,6 +4,7 @@ import numpy as np
 import several_lattices as scenes
 
 import gpu4d
+from gpu4d.plot.canvas import figure_of
 from gpu4d.workflow import analyse
 from gpu4d.workflow.stages.lattice import LatticeFit
 
@@ -26,7 +27,7 @@ def test_twins_are_named_and_mapped_and_strain_is_that_of_one_of_them():
         "twin of lattice 0" in figures["Lattice 1"][1] and f"{100 * np.mean(label == 1):.0f} % of the positions" in figures["Lattice 1"][1]
     )
     ((picture, drawn),) = LatticeFit().pictures(state)
-    texts = [text.get_text() for text in drawn.legends[0].get_texts()]
+    texts = [text.get_text() for text in figure_of(drawn).legends[0].get_texts()]
     assert picture.name == "which_lattice" and any("twin" in text for text in texts) and any("dots" in text for text in texts)
 
 

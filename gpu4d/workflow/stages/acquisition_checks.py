@@ -23,6 +23,7 @@ class AcquisitionChecks(Stage):
 
     name = "acquisition_checks"
     title = "electrons, sampling and steadiness of the recording"
+    guide: ClassVar = ("W",)
     needs: ClassVar = ("total", "technique")
     uses: ClassVar = ("disk", "unusable")
 
