@@ -196,14 +196,16 @@ def heading_slug(title: str) -> str:
 
 
 def keep_figure(block: tuple, block_vars: dict, gallery_conf: dict) -> str:
-    """Save the figure that a script of the gallery has made in this block. gpu4d draws without pyplot, which others watch."""
+    """Save the picture that a script of the gallery has made in this block. gpu4d draws without pyplot, which others watch."""
     from sphinx_gallery.scrapers import figure_rst
 
+    from gpu4d.plot.canvas import figure_of
+
     variables = block_vars["example_globals"]
-    figure = variables.get("figure")
-    if figure is None or variables.get("_shown") is figure:
+    picture = variables.get("picture")
+    if picture is None or variables.get("_shown") is picture:
         return ""
-    variables["_shown"] = figure
+    variables["_shown"] = picture
     path = next(iter(block_vars["image_path_iterator"]))
-    figure.savefig(path, dpi=110)
+    figure_of(picture).savefig(path, dpi=110)
     return figure_rst([str(path)], gallery_conf["src_dir"])

@@ -18,4 +18,4 @@ for aberrations in ({}, found.aberrations):
     phase = np.asarray(gpu4d.ssb(scan.cube, origin=(20, 20), rotation=0.0, aberrations=aberrations).phase)
     phases.append(phase - phase.mean())
 title = "Phase as it comes, and without the fitted aberrations"
-figure = gpu4d.plot.image(np.concatenate(phases, axis=1), title, units="rad", cmap="viridis")
+picture = gpu4d.plot.image(np.concatenate(phases, axis=1), title, units="rad", cmap="viridis")

@@ -20,5 +20,5 @@ true = scan.truth["positions"][place]
 off = [np.hypot(*(true - (x, y)).T).min() for x, y in zip(one.qx, one.qy)]
 print(f"{len(one.qx)} disks, off by {np.median(off):.3f} px, claimed {np.median(np.hypot(one.sx, one.sy)):.3f} px")
 
-figure = gpu4d.plot.diffraction(scan.cube.source.array[place], "Disks that were found")
-figure.axes[0].plot(one.qy, one.qx, "+", color="#4fd1e5", markersize=11, markeredgewidth=1.5)  # y is to the right
+picture = gpu4d.plot.diffraction(scan.cube.source.array[place], "Disks that were found")
+picture.plot(one.qy, one.qx, "+", color="#4fd1e5", markersize=11, markeredgewidth=1.5)  # y is to the right

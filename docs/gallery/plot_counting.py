@@ -11,4 +11,4 @@ import gpu4d
 raw = gpu4d.simulate.raw_frames((6, 6), (128, 128), occupancy=0.004, seed=1)
 counted = gpu4d.preprocess.count_scan(raw.cube, raw.darks)
 print(f"{counted.electrons} of {len(raw.electrons)} electrons, {counted.compression:.0f} times smaller")
-figure = gpu4d.plot.counting_histogram(counted.setup)
+picture = gpu4d.plot.counting_histogram(counted.setup)

@@ -10,4 +10,4 @@ import gpu4d
 scan = gpu4d.simulate.phase_object_scan((64, 64), (48, 48), r_pixel=0.2, dose=3e5, seed=2)
 found = gpu4d.dpc(scan.cube)
 print(found.validity)
-figure = gpu4d.plot.image(found.phase, "Phase by DPC", cmap="viridis")
+picture = gpu4d.plot.image(found.phase, "Phase by DPC", cmap="viridis")

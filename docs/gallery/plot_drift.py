@@ -28,4 +28,4 @@ first, second = (gpu4d.simulate.phase_object_scan((40, 40), (40, 40), positions=
 found = gpu4d.scan_drift(first, second, angle=0.0, fast_axes=(1, 0))
 print(f"positions are off by {np.std(found.positions[0] - true[0]):.2f} Å; without the correction {np.std(true[0] - nominal):.2f} Å")
 ring = gpu4d.detectors.annulus(16.0, 30.0, center=(20, 20))
-figure = gpu4d.plot.drift(found, [gpu4d.virtual_image(cube, ring) for cube in (first, second)], "Two scans, and their average")
+picture = gpu4d.plot.drift(found, [gpu4d.virtual_image(cube, ring) for cube in (first, second)], "Two scans, and their average")

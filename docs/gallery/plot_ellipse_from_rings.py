@@ -20,4 +20,4 @@ pattern = np.random.default_rng(0).poisson(5 + sum(100 * np.exp(-(((r - radius) 
 
 found = fit_rings(pattern, "Au")
 print(f"a/b = {found.ellipse[0]:.4f} ± {found.ellipse_error[0]:.4f}, pixel {found.q_pixel:.6f} ± {found.q_pixel_error:.6f} 1/Å")
-figure = gpu4d.plot.rings(pattern, found)
+picture = gpu4d.plot.rings(pattern, found)

@@ -20,4 +20,4 @@ light *= np.where(r < 5, light.mean() / light, 1.0) * halo / light.mean()
 counts = rng.poisson(light * 3e4 / halo.sum()).astype("uint16")
 cube = gpu4d.DataCube(counts, gpu4d.Calibration(origin=(31.6, 32.3), q_pixel=0.025, energy=200e3, semiangle=1.5, r_pixel=20.0))
 
-figure = gpu4d.plot.fem(gpu4d.fem(cube))
+picture = gpu4d.plot.fem(gpu4d.fem(cube))

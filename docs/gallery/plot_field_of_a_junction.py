@@ -23,4 +23,4 @@ cube = gpu4d.DataCube(counts, gpu4d.Calibration(energy=ENERGY, semiangle=0.15, q
 # Positions far from the junction say where the beam is without a field.
 free = np.abs(x - 24) > 15
 found = gpu4d.dpc(cube, thickness=THICKNESS, descan="mean", descan_where=free)
-figure = gpu4d.plot.com(found.electric_field(), "Electric field", remove_mean=False, arrows=True)
+picture = gpu4d.plot.com(found.electric_field(), "Electric field", remove_mean=False, arrows=True)

@@ -18,4 +18,4 @@ maps = []
 for power in (1.0, 0.85, 0.25):
     found = gpu4d.hybrid_correlation(scan.cube.source.array[0, 0], template, power)
     maps.append(np.clip(found / found.max(), 0, None))
-figure = gpu4d.plot.image(np.concatenate(maps, axis=1), "Correlation at powers 1, 0.85 and 0.25", units="of the maximum", cmap="magma")
+picture = gpu4d.plot.image(np.concatenate(maps, axis=1), "Correlation at powers 1, 0.85 and 0.25", units="of the maximum", cmap="magma")

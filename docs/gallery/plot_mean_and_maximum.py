@@ -20,4 +20,4 @@ cube = gpu4d.DataCube(patterns, foil.cube.calibration)
 
 found = gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern()})
 both = np.concatenate([np.asarray(found["mean"]) / np.max(found["mean"]), np.asarray(found["max"]) / np.max(found["max"])], axis=1)
-figure = gpu4d.plot.diffraction(both, "Mean pattern, and maximum pattern", units="relative")
+picture = gpu4d.plot.diffraction(both, "Mean pattern, and maximum pattern", units="relative")

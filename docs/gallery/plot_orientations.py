@@ -32,4 +32,4 @@ disks = gpu4d.PointListArray(np.cumsum([0, *map(len, lists)]), fields, grain.sha
 calibration = gpu4d.Calibration(energy=200e3, q_pixel=0.02, origin=(64, 64), r_pixel=20.0, probe_radius=2.0)
 found = orientation.match_orientations(disks, gold, calibration=calibration, thickness=40.0)
 print("largest error, degrees:", np.degrees(found.angle_to(turns[grain])).max().round(3))
-figure = gpu4d.plot.orientation_map(found, (0, 0, 1))
+picture = gpu4d.plot.orientation_map(found, (0, 0, 1))

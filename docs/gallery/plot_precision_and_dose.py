@@ -25,8 +25,8 @@ for number in electrons:
 for number, most, error in zip(electrons, bound, measured):
     print(f"{number:6d} electrons: {error:.4f} px, bound {most:.4f} px")
 
-figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-panel.loglog(electrons, bound, label="bound of Cramér and Rao")
-panel.loglog(electrons, measured, "o", label="measured")
-panel.set(xlabel="electrons in the disk", ylabel="standard error along one axis, px")
-panel.legend(frameon=False)
+_, picture = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
+picture.loglog(electrons, bound, label="bound of Cramér and Rao")
+picture.loglog(electrons, measured, "o", label="measured")
+picture.set(xlabel="electrons in the disk", ylabel="standard error along one axis, px")
+picture.legend(frameon=False)

@@ -26,4 +26,4 @@ cube = gpu4d.DataCube(counts, gpu4d.Calibration(q_pixel=0.03, origin=(63.5, 63.5
 
 found = gpu4d.rdf(cube, composition="Cu")
 print(f"first peak at {found.peak:.3f} ± {found.peak_error:.3f} Å, {found.coordination:.1f} atoms in the first shell")
-figure = gpu4d.plot.pair_distribution(found)
+picture = gpu4d.plot.pair_distribution(found)

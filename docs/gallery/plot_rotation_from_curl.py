@@ -25,8 +25,8 @@ for angle in np.radians(angles):
 
 found = gpu4d.dpc(scan.cube)
 print(f"found {np.degrees(found.rotation):.1f}°, transposed: {found.transpose}; true 25°")
-figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-panel.plot(angles, np.array(curl) / max(curl))
-panel.axvline(np.degrees(found.rotation), linestyle=":", label="found by gpu4d.dpc")
-panel.set(xlabel="rotation, degrees", ylabel="mean square of the curl, relative")
-panel.legend(frameon=False)
+_, picture = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
+picture.plot(angles, np.array(curl) / max(curl))
+picture.axvline(np.degrees(found.rotation), linestyle=":", label="found by gpu4d.dpc")
+picture.set(xlabel="rotation, degrees", ylabel="mean square of the curl, relative")
+picture.legend(frameon=False)

@@ -23,4 +23,4 @@ wanted = {"dark": gpu4d.VirtualImage(gpu4d.detectors.annulus(15.0, 60.0), origin
 little = gpu4d.sweep(cube, wanted, memory="32 MB")
 much = gpu4d.sweep(cube, wanted)
 print(f"{path.stat().st_size / 1e6:.0f} MB; same bits: {np.array_equal(little['com'], much['com'], equal_nan=True)}")
-figure = gpu4d.plot.image(little["dark"], "Annular dark field of a scan that was never loaded")
+picture = gpu4d.plot.image(little["dark"], "Annular dark field of a scan that was never loaded")

@@ -15,4 +15,4 @@ for method in (gpu4d.ssb, gpu4d.wdd):
     phase = np.asarray(method(scan.cube, origin=(20, 20), rotation=0.0).phase)
     phases.append(phase - phase.mean())
     print(method.__name__, "correlation", round(np.corrcoef(phase.ravel(), scan.truth["phase"].ravel())[0, 1], 3))
-figure = gpu4d.plot.image(np.concatenate(phases, axis=1), "SSB, and WDD", units="rad", cmap="viridis")
+picture = gpu4d.plot.image(np.concatenate(phases, axis=1), "SSB, and WDD", units="rad", cmap="viridis")

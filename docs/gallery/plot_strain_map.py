@@ -24,4 +24,4 @@ far[:, :4] = True
 strain = gpu4d.strain_map(fit, reference=far, calibration=cube.calibration)
 off = np.asarray(strain.exx) - (scan.truth["exx"] - np.mean(scan.truth["exx"][far]))
 print(f"ε_xx is off by {100 * np.std(off):.3f} %, claimed {100 * np.median(strain.uncertainty[0]):.3f} %")
-figure = gpu4d.plot.strain(strain)
+picture = gpu4d.plot.strain(strain)

@@ -17,4 +17,4 @@ region[:4] = True  # not strained
 strain = gpu4d.amorphous_strain(scan.cube, reference=region)
 off = np.std(np.asarray(strain.exx) - scan.truth["exx"])
 print(f"ε_xx is off by {100 * off:.2f} %, claimed {100 * np.median(strain.uncertainty[0]):.2f} %")
-figure = gpu4d.plot.strain(strain, "Strain of a glass")
+picture = gpu4d.plot.strain(strain, "Strain of a glass")

@@ -27,4 +27,4 @@ substrate = np.zeros((36, 20), bool)
 substrate[:6] = True
 maps = [100 * np.asarray(gpu4d.strain_map(fit, reference=one).exx) for one in ("median", "auto", substrate)]
 print("film, % against the median, the least strained region, the substrate:", *(f"{m[-6:].mean():.2f}" for m in maps))
-figure = gpu4d.plot.image(np.concatenate(maps, axis=1), "ε_xx against median, auto, substrate", units="%", cmap="RdBu_r", symmetric=True)
+picture = gpu4d.plot.image(np.concatenate(maps, axis=1), "ε_xx against median, auto, substrate", units="%", cmap="RdBu_r", symmetric=True)

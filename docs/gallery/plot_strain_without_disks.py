@@ -12,4 +12,4 @@ scan = gpu4d.simulate.bragg_scan((16, 16), (80, 80), radius=4.0, spacing=18.0, d
 found = gpu4d.crystal.mean_cepstrum(scan.cube)
 print("vectors of the lattice, px of the cepstrum:", found.nodes.vectors)
 strain = gpu4d.strain_map(gpu4d.crystal.cepstral_lattice(scan.cube))
-figure = gpu4d.plot.cepstrum(found)
+picture = gpu4d.plot.cepstrum(found)

@@ -23,4 +23,4 @@ images = gpu4d.sweep(
     memory="256 MB",
 )
 print("contrast of the dark field:", round(float(np.std(images["adf"]) / np.mean(images["adf"])), 2))
-figure = gpu4d.plot.image(images["adf"], "Annular dark field")
+picture = gpu4d.plot.image(images["adf"], "Annular dark field")

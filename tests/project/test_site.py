@@ -20,12 +20,13 @@ SCRIPTS = sorted(path.stem for path in (DOCS / "gallery").glob("plot_*.py"))
 DRAWN = """
 import io
 import numpy as np
+from gpu4d.plot.canvas import figure_of
 from matplotlib.image import imread
 
-picture = io.BytesIO()
-figure.savefig(picture, format="png", dpi=50)
-picture.seek(0)
-colours = np.unique(imread(picture).reshape(-1, 4), axis=0)
+drawn = io.BytesIO()
+figure_of(picture).savefig(drawn, format="png", dpi=50)
+drawn.seek(0)
+colours = np.unique(imread(drawn).reshape(-1, 4), axis=0)
 assert len(colours) > 50, f"the picture has {len(colours)} colours"
 """
 
