@@ -61,7 +61,7 @@ def test_scripts_are_short_and_have_a_title(name):
     assert set(rule) == {"="} and len(rule) == len(title)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # the build of the site runs them too, and ends if one fails
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs scripts in forks")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_run_and_draw(name, tmp_path, forks):

@@ -196,12 +196,12 @@ def test_a_killed_run_goes_on_where_it_was(kept, place):
     assert same(place / "first", place / "killed_out")
 
 
-@pytest.mark.slow
-def test_runs_killed_at_fifty_moments_end_in_the_same_bits(kept, place):
+@pytest.mark.parametrize("moments", [pytest.param(8, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.exhaustive)])
+def test_runs_killed_at_any_moment_end_in_the_same_bits(kept, place, moments):
     """Each run is killed, and the next one goes on, until one ends by itself. Then a new chain begins with nothing kept."""
-    kills, chain, numbers = 0, 0, np.random.default_rng(0)
-    while kills < 50:
-        cache, out = place / f"chain {chain}", f"chain_out_{chain}"
+    kills, chain, numbers = 0, 0, np.random.default_rng(moments)
+    while kills < moments:
+        cache, out = place / f"chain {moments} {chain}", f"chain_out_{moments}_{chain}"
         while True:
             process = start(place, cache, out)
             by_time = numbers.random() < 0.5
