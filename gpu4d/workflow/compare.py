@@ -148,11 +148,11 @@ def compare(
     rotations = _rotations(one, other)
     rows = tuple(compared(one.quantities[name], other.quantities[name], rotations) for name in names)
     exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}))]
-    missing = [tuple(name for name in a.quantities if name not in b.quantities) for a, b in ((one, other), (other, one))]
-    missing = [names if not only else () for names in missing]
-    return Comparison(
-        str(first), str(second), rows, tuple(_remarks(one, other, rows)), *missing, tuple(exceeded), pixel=_step(one.items, other.items)
+    only_first, only_second = (
+        tuple(name for name in a.quantities if name not in b.quantities and not only) for a, b in ((one, other), (other, one))
     )
+    remarks, pixel = tuple(_remarks(one, other, rows)), _step(one.items, other.items)
+    return Comparison(str(first), str(second), rows, remarks, only_first, only_second, tuple(exceeded), pixel=pixel)
 
 
 def _read(path: Path) -> _Side:

@@ -77,9 +77,13 @@ def plain(gate: Gate) -> dict[str, object]:
 
 def _gate(row: Mapping[str, Any]) -> Gate:
     value, status = float(row["value"]), row["status"]
-    bands: list[Band] = [(_limit(row[f"{word}_low"]), _limit(row[f"{word}_high"])) for word in ("warn", "fail")]
     words = row["name"], status == PASS, row["measured"], row["expected"], row["advice"]
-    return Gate(*words, None if math.isnan(value) else value, row["unit"], *bands, status == FAIL, row["key"])
+    known = None if math.isnan(value) else value
+    return Gate(*words, known, row["unit"], _band(row, "warn"), _band(row, "fail"), status == FAIL, row["key"])
+
+
+def _band(row: Mapping[str, Any], word: str) -> Band:
+    return _limit(row[f"{word}_low"]), _limit(row[f"{word}_high"])
 
 
 def _number(value: float | None) -> float:

@@ -41,7 +41,7 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
     rows = maps_of(comparison)
     if not rows:
         raise InputError("no map was compared, so there is no picture: leave out --picture, or --only")
-    return canvas.save(_drawn(comparison, rows), path)
+    return canvas.save(_drawn(comparison, rows), Path(path))
 
 
 def maps_of(comparison: Comparison) -> list[Row]:
