@@ -29,6 +29,7 @@ REASONS_IN_PART = {
     "sample": "a sample of patterns is examined on the host, so that what it finds does not depend on the device: at most 32 MiB",
     "fits": "few numbers are fitted on the host to sums over the scan: the sums",
     "statistics": "sums over patterns become statistics on the host: the sums",
+    "shown": "what a page shows is kept on the host: the scan, binned where it is large",
 }
 
 

@@ -18,6 +18,7 @@ from gpu4d.data.slices import RealSlice
 from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError
 from gpu4d.io.text_file import write_text
+from gpu4d.on_host import on_host
 from gpu4d.sizes import format_bytes
 from gpu4d.view import front_end
 from gpu4d.view.scan_view import Overlays, Progress, listed, view_of
@@ -47,6 +48,7 @@ class PartOptions(PageOptions, total=False):
     most: int | str
 
 
+@on_host("shown")
 def export_page(
     cube: DataCube,
     path: str | os.PathLike[str],
@@ -97,6 +99,7 @@ def export_page(
     return write_text(place, front_end.page(f"{data['about']['title']} · gpu4d", json.dumps(data)), overwrite=overwrite)
 
 
+@on_host("shown")
 def page_part(cube: DataCube, *, name: str = "gpu4d-view", **options: Unpack[PartOptions]) -> str:
     """Return the same as a part of another page: an element, its style, and a script. That page must allow scripts of its own.
 

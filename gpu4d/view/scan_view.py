@@ -21,6 +21,7 @@ from gpu4d.imaging import detectors
 from gpu4d.imaging.detectors import Detector
 from gpu4d.imaging.image import VirtualImage
 from gpu4d.imaging.patterns import MaxPattern, MeanPattern
+from gpu4d.on_host import on_host
 from gpu4d.probe import measure_disk
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.engine import sweep
@@ -181,6 +182,7 @@ class ScanView:
         return pattern if mask is None else np.where(mask, pattern, np.nan)
 
 
+@on_host("shown")
 def view_of(
     cube: DataCube,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import Gpu4dError, InputError
+from gpu4d.on_host import on_host
 from gpu4d.view import front_end
 from gpu4d.view.answers import Answers, Outdated
 from gpu4d.view.scan_view import ScanView, Spoken, ViewOptions, view_of
@@ -26,6 +27,7 @@ export default {
 """
 
 
+@on_host("shown")
 def widget(scan: DataCube | ScanView, **options: Unpack[ViewOptions]) -> AnyWidget:
     """Make a widget for a notebook, in which a virtual detector is dragged and patterns are picked.
 
