@@ -76,6 +76,7 @@ class Costs:
 
     def _least(self, key: str) -> float:
         """Return the shortest time of an entry for each of its patterns: in differences and ratios of entries, noise counts twice."""
+        self.seconds(key)  # says so, if it was not measured
         whole = float(np.min(self.scaling[key]["samples"]))
         return max(whole - self.call_of_search, LEAST_SHARE * whole) / self.scaling[key]["patterns"]
 
@@ -189,10 +190,11 @@ class Costs:
         Three entries have the unknown costs of a fixed part, a pattern, and a position times its logarithm.
         """
         scale = self.swept("one-pass", detector, dtype) / self.swept("one-pass", (SIDE, SIDE), DTYPE)
-        few, many, wide = (self.scaling[k]["patterns"] for k in ("dpc few", "dpc", "dpc wide"))
-        fixed = self.seconds("dpc few")
-        pattern = max(self.seconds("dpc") - fixed, LEAST_SHARE * self.seconds("dpc")) / (many - few)
-        position = max(self.seconds("dpc wide") - self.call, 0.0) / (wide * math.log2(wide))
+        keys = "dpc few", "dpc", "dpc wide"
+        fixed, whole, of_maps = (self.seconds(key) for key in keys)  # says what was not measured
+        few, many, wide = (self.scaling[key]["patterns"] for key in keys)
+        pattern = max(whole - fixed, LEAST_SHARE * whole) / (many - few)
+        position = max(of_maps - self.call, 0.0) / (wide * math.log2(wide))
         return positions * pattern * scale, fixed * math.prod(detector) / SIDE**2 + position * positions * math.log2(max(positions, 2))
 
     # ---------------------------------------------------------------- a byte

@@ -394,3 +394,12 @@ def test_an_altered_result_predicts_nothing(tmp_path):
     path.write_text(path.read_text().replace("a machine of arithmetic", "a machine of my own"))
     with pytest.raises(InputError, match="was altered"):
         predicting.predict_from(path, scan="64x64x64x64:uint16")
+
+
+@pytest.mark.parametrize("gone", sorted(measurements()))
+def test_a_result_without_an_entry_says_so_and_predicts_the_rest(gone):
+    """A run that was cut has some entries only."""
+    given = result()
+    del given["scaling"][gone]
+    found = predict(given, Scan((100, 100), (128, 128)))
+    assert {one.technique for one in found.times} | set(found.missing) == set(TITLES)
