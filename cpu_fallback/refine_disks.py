@@ -294,7 +294,7 @@ def moment_sums(x, ny, px, py, moments, scratch):
 
 @helper(ALL)
 def variance_at(x, ny, px, py, moments, scratch):
-    """Return the sum over d of x(p + d) K²(d), the variance of the map from the counts, in a quarter of the time of `moment_sums`."""
+    """Return the sum over d of x(p + d) K²(d), the variance of the map from the counts: the first of `moment_sums` alone."""
     counts, stride = _counts_about(x, ny, px, py, moments, scratch)
     rows, width = scratch.patch.shape
     window_sum(counts, stride, rows, width, moments.weights.ctypes.data, scratch.moments.ctypes.data)

@@ -17,6 +17,7 @@ from gpu4d.errors import InputError
 
 SAME = (
     "tier",
+    "for_predict",
     "device",
     "label",
     "threads",

@@ -75,7 +75,7 @@ def measure(place: Place, tier: str, seed: int, skip: Collection[str] = ()) -> I
     Parameters
     ----------
     place : Place
-    tier : {"quick", "S", "M", "L"}
+    tier : {"quick", "S", "long", "M", "L"}
     seed : int
     skip : collection of str
         Keys that an earlier run has measured. They are left out.

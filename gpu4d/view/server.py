@@ -1,4 +1,4 @@
-"""Serve the page of a scan to the browser of this computer, and to nobody else.
+"""Serve the page of a scan to the browser of this computer, and to no other computer.
 
 The server listens on 127.0.0.1 alone. Its address has a random token, which the browser gets back as a cookie that scripts cannot read.
 Every request needs the cookie. A request must name this server in its `Host` field, so that a page of another site cannot reach it through

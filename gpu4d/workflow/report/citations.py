@@ -161,11 +161,11 @@ def as_text(key: str) -> str:
     """
     one = CITATIONS[key]
     names = [name.strip("{}") for name in one.authors if name != "others"]
-    who = f"{', '.join(names)} et al." if "others" in one.authors else _joined(names)
+    authors = f"{', '.join(names)} et al." if "others" in one.authors else _joined(names)
     volume = f" {one.volume}" if one.volume else ""
     where = f"{one.journal}{volume}{f', {one.number}' if one.number else ''} ({one.year})" if one.journal else f"Version {__version__}"
     doi = f" doi:{one.doi}" if one.doi else ""
-    return f"{who}{'' if who.endswith('.') else '.'} {one.title}. {where}.{doi}"
+    return f"{authors}{'' if authors.endswith('.') else '.'} {one.title}. {where}.{doi}"
 
 
 def as_bibtex(keys: Iterable[str]) -> str:
