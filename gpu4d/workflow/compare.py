@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [f"first:  {self.first}", f"second: {self.second}", "", *_table(self.rows)]
-        lines += ["", *(f"{row.name}: {row.remark}" for row in self.rows if row.remark)] if any(row.remark for row in self.rows) else []
+        remarks = _gathered((row.name, row.remark) for row in self.rows if row.remark)
+        lines += ["", *remarks] if remarks else []
         lines += ["", *self.remarks] if self.remarks else []
         for names, which in ((self.only_first, "first"), (self.only_second, "second")):
             if names:
@@ -145,13 +146,13 @@ def compare(
     for name in names:
         try:
             if name in refused:
-                raise InputError(f"{name} is {refused[name]}")
+                raise InputError(refused[name])
             rows.append(compared(one.quantities[name], other.quantities[name], rotations))
         except InputError as error:
             if _named(name, [*only, *(tolerance or {})]):
-                raise
+                raise InputError(f"{name}: {error}") from error
             refused[name] = str(error)
-    why = tuple(refused[name] if refused[name].startswith(name) else f"{name} is {refused[name]}" for name in names if name in refused)
+    why = tuple(_gathered((name, refused[name]) for name in names if name in refused))
     if not rows:
         raise InputError("; ".join(why))
     exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}))]
@@ -249,7 +250,7 @@ def _remarks(one: Side, other: Side, rows: Sequence[Row]) -> list[str]:
     ]
     for item in ("strain", "amorphous_strain"):
         said += _exchanged(one, other, item)
-    said += [f"{row.name}: {text}" for row in rows if (text := _only_one_has(row))]
+    said += _gathered((row.name, text) for row in rows if (text := _only_one_has(row)))
     if not one.truth and not other.truth:
         said += _different_settings(one.settings, other.settings)
         said += _different_gates(one.gates, other.gates)
@@ -257,6 +258,14 @@ def _remarks(one: Side, other: Side, rows: Sequence[Row]) -> list[str]:
         if not side.truth and (raw := raw_data_of(Path(side.path))).status not in (LINKED, "bundled"):
             said.append(f"{side.path}: {raw}")
     return said
+
+
+def _gathered(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one line for quantities of which the same is said."""
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(held)}: {text}" for text, held in names.items()]
 
 
 def _only_one_has(row: Row) -> str:

@@ -143,9 +143,7 @@ def _with_classes_of(one: Side, other: Side, said: list[str]) -> Side:
     apart = np.array([[_away(a, b) for b in second] for a in first])
     rows, columns = linear_sum_assignment(apart)
     matched = {names[1][j]: names[0][i] for i, j in zip(rows, columns)}
-    left = [name for name in names[1] if name not in matched]
-    free = (f"class_fractions/class {n} of the second" for n in range(len(names[1])))
-    new = matched | dict(zip(left, free))
+    new = {name: matched.get(name, f"{name} of the second") for name in names[1]}
     found = {name: q for name, q in other.quantities.items() if q.kind != SHARE}
     for name, q in sides[1].items():
         found[new[name]] = replace(q, name=new[name])
@@ -163,13 +161,15 @@ def _away(a: np.ndarray, b: np.ndarray) -> float:
 def _in_units_of(one: Side, other: Side) -> tuple[Side, dict[str, str]]:
     """Convert the second to the units of the first."""
     found, refused = dict(other.quantities), {}
+    alone = one.truth or other.truth
+    todo = "give the run its calibration (--energy, --q-pixel, --r-pixel)" if alone else "give both runs the same calibration"
     for name, q in other.quantities.items():
         like = one.quantities.get(name)
         if like is None or like.unit == q.unit:
             continue
         scale = factor(q.unit, like.unit)
         if scale is None:
-            refused[name] = f"in {like.unit} in the first and in {q.unit} in the second: give both runs the same calibration"
+            refused[name] = f"in {like.unit} in the first and in {q.unit} in the second: {todo}"
         elif scale != 1:
             found[name] = replace(q, values=q.values * scale, errors=None if q.errors is None else q.errors * scale, unit=like.unit)
     return replace(other, quantities=found), refused

@@ -140,8 +140,8 @@ def _row_of(first: Quantity, second: Quantity, rotations: np.ndarray) -> Row:
         return _objects(first, second)
     if first.values.shape != second.values.shape:
         raise InputError(
-            f"{first.name} is {_size(first.values)} in the first and {_size(second.values)} in the second: only results of the same scan, "
-            "with the same binning, can be compared"
+            f"{_size(first.values)} in the first and {_size(second.values)} in the second: only results of the same scan, with the same "
+            "binning, can be compared"
         )
     if first.kind == LABEL:
         return _labels(first, second)
@@ -174,7 +174,7 @@ def _objects(first: Quantity, second: Quantity) -> Row:
     elif first.values.shape == second.values.shape:
         values = second.values
     else:
-        raise InputError(f"{first.name} is {_size(first.values)} in the first and {_size(second.values)} in the second, of unknown pixels")
+        raise InputError(f"{_size(first.values)} in the first and {_size(second.values)} in the second, of unknown pixels")
     found = fitted(first.values, values)
     remark = words(found, first.pixel or 1.0, "Å" if first.pixel else "px")
     if np.iscomplexobj(first.values):

@@ -15,7 +15,9 @@ from gpu4d.ptychography import Reconstruction
 from gpu4d.workflow.comparing.quantity import CONSTANT, CURVE, LABEL, OBJECT, PHASE, ROTATION, SHARE, VALUE, Quantity
 
 PHASES = ("dpc_phase", "ssb_phase", "wdd_phase", "dpc_potential")  # known up to a constant
-CENTRES = ("dpc_com", "induction", "electric_momentum")  # the descan that is subtracted is a constant, too
+CENTRES = {  # the descan that is subtracted is a constant, too, unless it was fitted where there is no field: by which section says so
+    "dpc_com": "dpc", "dpc_field": "dpc", "induction": "magnetic", "electric_momentum": "magnetic"
+}  # fmt: skip
 POSITIONS = "positions"  # a shift of all of them is a shift of the specimen
 FRACTIONS = "class_fractions"
 LABELS = ("class_label", "which_lattice", "orientation_phase", "orientation_second_phase")
@@ -43,14 +45,14 @@ def result_quantities(items: Mapping[str, Any]) -> list[Quantity]:
     items : mapping
         As `gpu4d.io.read_emd` returns them.
     """
-    still = _of_settings(items, "magnetic", "field_free") is not None  # the descan was fitted where there is no field: nothing is open
+    fixed = {name for name, section in CENTRES.items() if _of_settings(items, section, "field_free") is not None}
     errors = {of: np.asarray(items[name]) for name, of in ERRORS_OF.items() if isinstance(items.get(name), Slice)}
     found: list[Quantity] = []
     for name, item in items.items():
         if name in LEFT_OUT or name in ERRORS_OF or name.rpartition("/")[2] in ERRORS_OF:
             continue
         if isinstance(item, Slice):
-            found += _of_slice(name, item, errors.get(name), known=still and name == "induction")
+            found += _of_slice(name, item, errors.get(name), known=name in fixed)
         elif isinstance(item, PointListArray):
             found.append(Quantity(f"{name}/points", np.asarray(item.counts, np.float64), "points"))
         elif isinstance(item, PointList) and name in CURVES:
