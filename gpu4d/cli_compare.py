@@ -44,7 +44,9 @@ def compare_command(commands: click.Group, debug: Any, say: Callable[[str], None
     ) -> int:
         """Compare RESULT, a folder of `gpu4d run` or its result.h5, with another one, or with the group truth/ of a simulated scan's file.
 
-        FILE:/truth/PART names the part of a truth with several scans; without it, that of the scan of RESULT is taken. Printed are for each quantity: bias, rms, correlation, slope, the largest difference and where it is, and the share within two
+        FILE:/truth/PART names the part of a truth with several scans; without it, that of the scan of RESULT is taken.
+
+        Printed are for each quantity: bias, rms, correlation, slope, the largest difference and where it is, and the share within two
         standard errors. The exit code is 3 if a quantity is beyond its --tolerance, and 1 after an error.
         """
         from gpu4d.workflow.compare import compare as compare_files

@@ -25,7 +25,10 @@ from gpu4d.workflow.structure_names import structure_named
 
 ROOT = "gpu4d"  # group of a result file
 OPPOSITE = -0.5  # correlation below which two maps have opposite signs
-MOST_MISSING = 0.05  # of the values: a result that leaves out more of them is not within a tolerance
+MOST_NAMED = 8  # items that an error lists
+# Of the values that the second has: a result that lacks more of them is not within a tolerance. A truth has values everywhere, also
+# where nothing can be measured, such as at the edges of a displaced scan.
+MOST_MISSING, MOST_MISSING_OF_TRUTH = 0.05, 0.5
 EXCHANGED = 0.9  # correlation of exx with the other's eyy, both ways, from which axes seem exchanged
 
 
@@ -155,7 +158,7 @@ def compare(
     why = tuple(_gathered((name, refused[name]) for name in names if name in refused))
     if not rows:
         raise InputError("; ".join(why))
-    exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}))]
+    exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}, other.truth))]
     only_first, only_second = (
         tuple(name for name in a.quantities if name not in b.quantities and not only) for a, b in ((one, other), (other, one))
     )
@@ -227,13 +230,13 @@ def _check_names(given: Sequence[str], known: Sequence[str]) -> None:
             raise InputError(f"no quantity is called {name!r}{did_you_mean(name, known)}; there are {', '.join(dict.fromkeys(known))}")
 
 
-def _beyond(row: Row, tolerance: Mapping[str, float]) -> str:
+def _beyond(row: Row, tolerance: Mapping[str, float], truth: bool) -> str:
     """Say that a quantity is beyond its tolerance. The most special name counts."""
     names = [name for name in tolerance if _named(row.name, [name])]
     if not names:
         return ""
     limit = tolerance[max(names, key=len)]
-    if row.missing > MOST_MISSING * (row.count + row.missing):
+    if row.missing > (MOST_MISSING_OF_TRUTH if truth else MOST_MISSING) * (row.count + row.missing):
         return f"{row.name}: {row.missing:,} of the second's {row.count + row.missing:,} values are missing in the first"
     if row.count and row.rms <= limit:
         return ""
@@ -376,4 +379,6 @@ def _number(value: float, how: str = ".3g") -> str:
 
 
 def _listed(quantities: Mapping[str, Quantity]) -> str:
-    return ", ".join(quantities) or "nothing that can be compared"
+    items = list(dict.fromkeys(name.partition("/")[0] if not name.startswith("calibration/") else name for name in quantities))
+    more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
+    return f"{', '.join(items[:MOST_NAMED])}{more}" if items else "nothing that can be compared"

@@ -242,7 +242,15 @@ def test_objects_on_other_grids_are_compared_on_that_of_the_first():
     assert row.rms < 0.01 and row.slope == pytest.approx(1, abs=0.01) and row.difference.shape == (40, 40)
 
 
+def test_an_ellipse_is_compared_by_ratio_and_direction(tmp_path):
+    """Directions that differ by half a turn are one."""
+    made = result(tmp_path / "r.h5", {"calibration": gpu4d.Calibration(ellipse=(103.0, 100.0, 0.3 + np.pi))})
+    found = compare(made, truth(tmp_path / "t.h5", {"ellipse": [1.02, 1.0, 0.29]}))
+    assert found["calibration/ellipse a/b"].bias == pytest.approx(0.01) and found["calibration/ellipse angle"].bias == pytest.approx(0.01)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("only_blank_pictures")
 def test_the_induction_of_a_run_agrees_with_the_truth_of_its_scan(tmp_path, shared_data):
     """A skyrmion with a second scan of reversed magnetisation; the peak is 22 T nm, and a simple method is off by 0.065 of it."""
     from recipes_in_tests import recipe

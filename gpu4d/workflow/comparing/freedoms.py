@@ -10,6 +10,7 @@ import numpy as np
 STEPS = 30  # of the fit at the most: it ends before where nothing changes any more
 SETTLED = 1e-6  # px and rad: a step below it ends the fit
 FARTHEST = 3.0  # px: a shift that grows beyond it from where the correlation began has lost its way
+DIGITS = 6  # after the point of what is told: smaller numbers are rounding
 LEAST = 16  # values from which on a ramp and a shift can be fitted
 
 
@@ -127,7 +128,7 @@ def on_grid(
 def words(found: Fitted, pixel: float, unit: str) -> str:
     """Say what was taken off, in the unit of the pixel."""
     ramp, shift = (value / pixel for value in found.ramp), (value * pixel for value in found.shift)
-    slopes, moved = ", ".join(f"{value:.3g}" for value in ramp), ", ".join(f"{value:.3g}" for value in shift)
+    slopes, moved = (", ".join(f"{round(value, DIGITS):.3g}" for value in values) for values in (ramp, shift))
     return f"without a constant, a ramp of ({slopes}) rad/{unit} and a shift of ({moved}) {unit}, which ptychography leaves open"
 
 

@@ -186,7 +186,7 @@ def _complex(first: Quantity, second: np.ndarray, remark: str) -> Row:
     """Compare complex maps by the modulus of their difference. Correlation and slope are those without their means."""
     away = np.abs(first.values - second)
     good = np.isfinite(away)
-    row = _row(first, away, (np.angle(first.values), np.angle(second)), None, remark)
+    row = _row(replace(first, kind=PHASE), away, (np.angle(first.values), np.angle(second)), None, remark)
     if not good.any():
         return row
     a, b = first.values[good], second[good]

@@ -123,6 +123,14 @@ def _of_calibration(c: Calibration) -> Iterator[Quantity]:
             error = getattr(c, ERRORS[name]) if name in ERRORS else None
             errors = None if error is None else np.asarray(float(error))
             yield Quantity(f"calibration/{name}", np.asarray(value), field.units, VALUE, errors)
+    if c.ellipse is not None:
+        yield from ellipse_quantities(*c.ellipse)
     if c.origin is not None and np.ndim(c.origin) == 3:
         for i, axis in enumerate(("qx", "qy")):
             yield Quantity(f"origin/{axis}", np.asarray(c.origin, np.float64)[..., i], "px")
+
+
+def ellipse_quantities(a: float, b: float, theta: float) -> Iterator[Quantity]:
+    """Return the ratio of the semi-axes and the direction of the first one between −π/2 and π/2."""
+    yield Quantity("calibration/ellipse a/b", np.asarray(a / b), "1")
+    yield Quantity("calibration/ellipse angle", np.asarray((theta + np.pi / 2) % np.pi - np.pi / 2), "rad")

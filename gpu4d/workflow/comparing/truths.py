@@ -11,6 +11,7 @@ import numpy as np
 
 from gpu4d.io.sources.links import dataset_at, names
 from gpu4d.workflow.comparing.quantity import CONSTANT, CURVE, LABEL, OBJECT, ROTATION, SHARE, VALUE, Quantity
+from gpu4d.workflow.comparing.results import ellipse_quantities
 
 GROUP = "truth"  # of a file with a simulated scan
 COLUMNS = ("x=col", "scan_col=x", "vectors given as (x=col")  # in its attribute `axes`: x is the second axis, as nowhere in gpu4d
@@ -144,6 +145,8 @@ def _quantities(group: Any, stored: str, name: str, columns: bool) -> Iterator[Q
         yield replace(made, pixel=float(held.attrs["sample_A"]), corner=(float(corner[0]), float(corner[1])))
     elif name in NUMBERS and values.ndim == 0:
         yield _made(NUMBERS[name], values)
+    elif name == "ellipse" and values.shape == (3,):
+        yield from ellipse_quantities(*map(float, values))
     elif name == "rotation" and values.ndim == 2:
         yield from (_made(known, values) for known in MAPS["rotation_rad"])
     elif name in MAPS and values.ndim == 2:

@@ -104,7 +104,7 @@ CITATIONS: dict[str, Citation] = {
     "yu2025": Citation(
         ("Yu, Y.", "others"),
         "Dose-efficient cryo-electron microscopy for thick samples using tilt-corrected scanning transmission electron microscopy",
-        "Nature Methods", "", "", 2025, "10.1038/s41592-025-02834-9",
+        "Nature Methods", "22", "2138–2148", 2025, "10.1038/s41592-025-02834-9",
     ),
     "thibault2012": Citation(
         ("Thibault, P.", "Guizar-Sicairos, M."),
