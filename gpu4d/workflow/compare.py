@@ -183,7 +183,9 @@ def _read(given: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Side
             dataset = _dataset_of(beside)
             own = _part(file, path, part, dataset)
             found = truth_quantities(file, own, dataset)
-            return Side(str(given), {one.name: one for one in found}, {}, True)
+            parts = parts_of(file)
+            remark = "" if own or not parts else f"{path} has a truth for each of several scans: name one as {path}:/{GROUP}/{parts[0]}"
+            return Side(str(given), {one.name: one for one in found}, {}, True, remark=remark)
         if ROOT not in file:
             raise InputError(f"{path} holds neither results of gpu4d nor a group {GROUP}/: give a folder that `gpu4d run` wrote")
     if part:

@@ -176,6 +176,9 @@ def test_the_part_of_a_truth_is_that_of_the_scan(tmp_path):
     assert compare(free, path)["induction/Bx_t"].bias == pytest.approx(3.0), "with a region without a field, the mean is measured"
     with pytest.raises(InputError, match="no part /truth/reversd"):
         compare(made, f"{path}:/truth/reversd")
+    unnamed = result(tmp_path / "u.h5", induction)
+    with pytest.raises(InputError, match=r"several scans: name one as .*t.h5:/truth/forward"):
+        compare(unnamed, path)
     with pytest.raises(InputError, match="is a result, which has no part"):
         compare(path, f"{made}:/truth/forward")
 

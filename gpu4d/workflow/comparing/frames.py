@@ -29,6 +29,8 @@ class Side:
     truth : bool
     gates : mapping or None
         Names and status of the quality gates of the run.
+    remark : str
+        What is to be told about this side.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Side:
     settings: Mapping[str, Any]
     truth: bool
     gates: Any = None
+    remark: str = ""
 
     def setting(self, section: str, name: str) -> Any:
         """Return a setting. None if it was automatic, or is not known."""
@@ -45,7 +48,7 @@ class Side:
 
 def brought_together(one: Side, other: Side) -> tuple[Side, Side, list[str], dict[str, str]]:
     """Return both sides in one frame, sentences on what was done for it, and why some quantities cannot be compared, by name."""
-    said: list[str] = []
+    said = [side.remark for side in (one, other) if side.remark]
     one, other = _of_one_region(one, other, said)
     other, refused = _of_one_axis(one, other, said)
     other = _with_classes_of(one, other, said)
