@@ -192,8 +192,8 @@ def _read(given: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Side
         raise InputError(f"{path} is a result, which has no part {part}: name it without :{part}")
     items = read_emd(path)
     settings = items.get("settings")
-    found = {one.name: one for one in result_quantities(items)}
-    return Side(str(path), found, settings if isinstance(settings, Mapping) else {}, False, items.get(GATES))
+    results = {one.name: one for one in result_quantities(items)}
+    return Side(str(path), results, settings if isinstance(settings, Mapping) else {}, False, items.get(GATES))
 
 
 def _dataset_of(given: str | os.PathLike[str]) -> str:
