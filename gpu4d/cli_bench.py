@@ -163,9 +163,10 @@ def _doctor(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     def doctor(device: str, scratch: Path, as_json: bool, debug: bool) -> None:
         """Look at GPU, driver, link, disk, threads, load and packages. Nothing is changed."""
         from gpu4d.benchmarks.suite import doctor as looking
+        from gpu4d.findings import as_text
 
         found = looking.doctor(device, scratch)
-        say(json.dumps([one.as_dict() for one in found], indent=1) if as_json else looking.as_text(found))
+        say(json.dumps([one.as_dict() for one in found], indent=1) if as_json else as_text(found))
 
 
 def _kernels(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import click
 
-BEYOND = 1  # exit code if a quantity is beyond its tolerance
+BEYOND = 3  # exit code if a quantity is beyond its tolerance: 1 is an error, 2 is click's
 
 
 def compare_command(commands: click.Group, debug: Any, say: Callable[[str], None]) -> None:
@@ -44,8 +44,10 @@ def compare_command(commands: click.Group, debug: Any, say: Callable[[str], None
     ) -> int:
         """Compare RESULT, a folder of `gpu4d run` or its result.h5, with another one, or with the group truth/ of a simulated scan's file.
 
+        FILE:/truth/PART names the part of a truth with several scans; without it, that of the scan of RESULT is taken.
+
         Printed are for each quantity: bias, rms, correlation, slope, the largest difference and where it is, and the share within two
-        standard errors. The exit code is 1 if a quantity is beyond its --tolerance.
+        standard errors. The exit code is 3 if a quantity is beyond its --tolerance, and 1 after an error.
         """
         from gpu4d.workflow.compare import compare as compare_files
 

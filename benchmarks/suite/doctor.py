@@ -1,4 +1,4 @@
-"""Look the machine over and say what is well, what is worth knowing, and what to change. Findings are data; `as_text` is for people."""
+"""Look the machine over and say what is well, what is worth knowing, and what to change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from gpu4d.benchmarks.suite.sensors import Sensed, card_number
 from gpu4d.benchmarks.suite.system_files import ROOT, table, text
 from gpu4d.benchmarks.suite.workload import Place
 
-OK, NOTE, PROBLEM = LEVELS = ("ok", "note", "problem")
+from gpu4d.findings import NOTE, OK, WARN, Finding
+
 LITTLE_MEMORY = 4 * 10**9  # bytes: tier S needs about 2 GB
 LITTLE_DISK = 2 * 10**9  # bytes: files of tier S have about 0.5 GB
 LITTLE_SHARED = 10**9  # bytes of /dev/shm; Docker gives 64 MB
@@ -34,31 +34,6 @@ OPTIONAL = {  # package -> what is missing without it, what to install
     "matplotlib": ("there are no pictures of comparisons", "pip install 'gpu4d[app]'"),
     "jinja2": ("there are no pages of comparisons", "pip install 'gpu4d[app]'"),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about the machine.
-
-    Attributes
-    ----------
-    topic : str
-        "gpu", "link", "disk", …
-    level : str
-        "ok", "note": worth knowing, "problem": results will be slow, scatter, or be missing.
-    what : str
-        What is found.
-    advice : str
-        What to do about it; empty where there is nothing to do.
-    """
-
-    topic: str
-    level: str
-    what: str
-    advice: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def doctor(device: str = "auto", folder: Path | str | None = None, *, root: Path = ROOT) -> list[Finding]:
@@ -80,17 +55,6 @@ def doctor(device: str = "auto", folder: Path | str | None = None, *, root: Path
         # No array is made on a card, so that no context is.
         place = Place(np, chosen.kind == "cuda", str(chosen), Path(own))
         return [finding for look in LOOKS for finding in look(place, root)]
-
-
-def as_text(findings: list[Finding]) -> str:
-    """Return one line for each finding, problems marked, and below it what to do."""
-    width = max((len(one.topic) for one in findings), default=0)
-    lines = []
-    for one in findings:
-        lines.append(f"{one.level:8s} {one.topic:{width}s}  {one.what}")
-        if one.advice:
-            lines.append(" " * (width + 11) + one.advice)
-    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- looks: each yields the findings of a topic
@@ -157,7 +121,7 @@ def link_findings(info: Any) -> Iterator[Finding]:
         return
     if now.width < most.width:
         what = f"{info.name}: {now.width} of {most.width} lanes of PCI Express: copies take {most.width / now.width:.0f} times as long"
-        yield Finding("link", PROBLEM, what, "put the card into a slot with all lanes; look into the firmware's settings")
+        yield Finding("link", WARN, what, "put the card into a slot with all lanes; look into the firmware's settings")
     else:
         idle = "" if now.generation == most.generation else f", now {now.generation}.0: idle cards save power"
         yield Finding("link", OK, f"{info.name}: PCI Express {most.generation}.0 with {most.width} lanes, {most.rate / 1e9:.0f} GB/s{idle}")
@@ -167,7 +131,7 @@ def _limits(name: str, about: dict[str, Any], now: Sensed) -> Iterator[Finding]:
     slow = [reason for reason in now.reasons if reason not in ("idle", "clocks set by an application", "clock of the display")]
     if slow:
         advice = "raise the power limit (nvidia-smi -pl), or cool the card better"
-        yield Finding("gpu", PROBLEM, f"{name}: its clock is lowered now: {', '.join(slow)}", advice)
+        yield Finding("gpu", WARN, f"{name}: its clock is lowered now: {', '.join(slow)}", advice)
     if "clocks set by an application" in now.reasons:
         yield Finding("gpu", NOTE, f"{name}: its clocks are fixed", "nvidia-smi -rgc sets them free")
     limits, limit = about["power_limits_w"], about["power_limit_w"]
@@ -196,7 +160,7 @@ def processor(place: Place, root: Path) -> Iterator[Finding]:
     if governor(root) in {"powersave", "conservative", "ondemand"} and cpu["driver"] not in {"intel_pstate", "amd-pstate-epp"}:
         yield Finding("cpu", NOTE, f"the governor is {governor(root)}: clocks rise late", "sudo cpupower frequency-set -g performance")
     if on_battery(root):
-        yield Finding("cpu", PROBLEM, "the machine runs from its battery: clocks are lowered", "plug in the mains")
+        yield Finding("cpu", WARN, "the machine runs from its battery: clocks are lowered", "plug in the mains")
     if "virtual machine" in machine.virtual(root):
         yield Finding("cpu", NOTE, "a virtual machine: its neighbours may take time, and no temperatures or energies are seen")
     yield from blas_findings(machine.blas(), threads)
@@ -210,7 +174,7 @@ def blas_findings(blas: dict[str, Any], threads: int) -> Iterator[Finding]:
         yield Finding("blas", OK, f"{name}; its threads are unknown: pip install threadpoolctl")
     elif blas["threads"] < threads:
         advice = "unset OPENBLAS_NUM_THREADS, MKL_NUM_THREADS and OMP_NUM_THREADS"
-        yield Finding("blas", PROBLEM, f"{name} has {blas['threads']} threads, {threads} compute: products of matrices are slow", advice)
+        yield Finding("blas", WARN, f"{name} has {blas['threads']} threads, {threads} compute: products of matrices are slow", advice)
     else:
         yield Finding("blas", OK, f"{name} with {blas['threads']} threads")
 
@@ -224,15 +188,11 @@ def load(place: Place, root: Path) -> Iterator[Finding]:
     if others is None:
         yield Finding("load", OK, "what other processes use is unknown on this system")
     elif others > QUIET * cores:
-        yield Finding(
-            "load", PROBLEM, f"other processes use {others:.1f} of {cores} cores", "end them before you measure: times will scatter"
-        )
+        yield Finding("load", WARN, f"other processes use {others:.1f} of {cores} cores", "end them before you measure: times will scatter")
     else:
         yield Finding("load", OK, "no other process computes")
     if steal is not None and steal > 0.01:
-        yield Finding(
-            "load", PROBLEM, f"the host takes {100 * steal:.0f} % of the time", "its other guests are busy: measure at another time"
-        )
+        yield Finding("load", WARN, f"the host takes {100 * steal:.0f} % of the time", "its other guests are busy: measure at another time")
 
 
 def memory(place: Place, root: Path) -> Iterator[Finding]:
@@ -277,7 +237,7 @@ def compiled(place: Place, root: Path) -> Iterator[Finding]:
     lost = kept.is_relative_to(tempfile.gettempdir()) and not any(kept.is_relative_to(one) for one in {sources, *users})
     if lost:
         what = "compiled code cannot be kept: every start compiles again, for a minute"
-        yield Finding("compiler", PROBLEM, what, "set NUMBA_CACHE_DIR to a folder that can be written")
+        yield Finding("compiler", WARN, what, "set NUMBA_CACHE_DIR to a folder that can be written")
     else:
         yield Finding("compiler", OK, "compiled code is kept")
 
@@ -289,7 +249,7 @@ def disk(place: Place, root: Path) -> Iterator[Finding]:
     about = machine.disk(place.folder, root)
     kind, free = about["file_system"], about["free"]
     if free is not None and free < LITTLE_DISK:
-        yield Finding("disk", PROBLEM, f"{format_bytes(free)} free: files of the workloads do not fit", "name another folder by --folder")
+        yield Finding("disk", WARN, f"{format_bytes(free)} free: files of the workloads do not fit", "name another folder by --folder")
         return
     here = Place(np, False, "cpu", place.folder)  # reading a file needs no context on a card
     found = measure(attainable_disk.COLD_FILE, here, "quick", calls=2)

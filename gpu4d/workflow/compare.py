@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from gpu4d.errors import InputError, did_you_mean
-from gpu4d.io.reading import read_emd
+from gpu4d.io.reading import read_emd, split_path
 from gpu4d.io.sources.hdf5_file import open_file, opening
+from gpu4d.workflow.comparing.frames import Side, brought_together
 from gpu4d.workflow.comparing.quantity import LABEL, ROTATION, Quantity, Row, compared
 from gpu4d.workflow.comparing.results import result_quantities
-from gpu4d.workflow.comparing.truths import GROUP, has_truth, truth_quantities
+from gpu4d.workflow.comparing.truths import GROUP, has_truth, part_of, parts_of, truth_quantities
 from gpu4d.workflow.gate_file import NAME as GATES
 from gpu4d.workflow.raw_data import LINKED, raw_data_of
 from gpu4d.workflow.report.output import RESULT
@@ -23,6 +25,10 @@ from gpu4d.workflow.structure_names import structure_named
 
 ROOT = "gpu4d"  # group of a result file
 OPPOSITE = -0.5  # correlation below which two maps have opposite signs
+MOST_NAMED = 8  # items that an error lists
+# Of the values that the second has: a result that lacks more of them is not within a tolerance. A truth has values everywhere, also
+# where nothing can be measured, such as at the edges of a displaced scan.
+MOST_MISSING, MOST_MISSING_OF_TRUTH = 0.05, 0.5
 EXCHANGED = 0.9  # correlation of exx with the other's eyy, both ways, from which axes seem exchanged
 
 
@@ -38,6 +44,8 @@ class Comparison:
         One for each quantity that both have.
     remarks : tuple of str
         What explains differences: signs, axes, settings, raw data.
+    refused : tuple of str
+        Quantities of both that cannot be compared, with the reason and what to do.
     only_first, only_second : tuple of str
         Quantities that the other has not.
     exceeded : tuple of str
@@ -53,6 +61,7 @@ class Comparison:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     exceeded: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     pixel: tuple[float, str] = (1.0, "px")
 
     @property
@@ -69,11 +78,13 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [f"first:  {self.first}", f"second: {self.second}", "", *_table(self.rows)]
-        lines += ["", *(f"{row.name}: {row.remark}" for row in self.rows if row.remark)] if any(row.remark for row in self.rows) else []
+        remarks = _gathered((row.name, row.remark) for row in self.rows if row.remark)
+        lines += ["", *remarks] if remarks else []
         lines += ["", *self.remarks] if self.remarks else []
         for names, which in ((self.only_first, "first"), (self.only_second, "second")):
             if names:
                 lines.append(f"only in the {which}: {', '.join(names)}")
+        lines += [f"not compared: {text}" for text in self.refused]
         lines += [f"beyond its tolerance: {text}" for text in self.exceeded]
         return "\n".join(lines)
 
@@ -81,17 +92,8 @@ class Comparison:
         """Return the comparison for JSON."""
         plain: dict[str, object] = {"first": self.first, "second": self.second, "quantities": [row.as_dict() for row in self.rows]}
         plain |= {"remarks": list(self.remarks), "only_first": list(self.only_first), "only_second": list(self.only_second)}
+        plain["refused"] = list(self.refused)
         return {**plain, "exceeded": list(self.exceeded), "passed": self.passed}
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What was read of one side."""
-
-    path: Path
-    quantities: dict[str, Quantity]
-    items: Mapping[str, Any]
-    truth: bool
 
 
 def compare(
@@ -137,37 +139,87 @@ def compare(
     >>> found["bf"].bias, found.passed
     (-0.5, False)
     """
-    one, other = _read(Path(first)), _read(Path(second))
-    names = [name for name in one.quantities if name in other.quantities and (not only or _named(name, only))]
+    one, other = _read(first, second), _read(second, first)
     _check_names([*only, *(tolerance or {})], [*one.quantities, *other.quantities])
+    one, other, said, refused = brought_together(one, other)
+    names = [name for name in one.quantities if name in other.quantities and (not only or _named(name, only))]
     if not names:
-        raise InputError(
-            f"nothing to compare: {one.path} has {_listed(one.quantities)}; {other.path} has {_listed(other.quantities)}"
-            + (f"; asked for were {', '.join(only)}" if only else "")
-        )
-    rotations = _rotations(one, other)
-    rows = tuple(compared(one.quantities[name], other.quantities[name], rotations) for name in names)
-    exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}))]
+        raise InputError("; ".join([_nothing(one, other, only), *said]))
+    rotations, rows = _rotations(one, other), []
+    for name in names:
+        try:
+            if name in refused:
+                raise InputError(refused[name])
+            rows.append(compared(one.quantities[name], other.quantities[name], rotations))
+        except InputError as error:
+            if _named(name, [*only, *(tolerance or {})]):
+                raise InputError(f"{name}: {error}") from error
+            refused[name] = str(error)
+    why = tuple(_gathered((name, refused[name]) for name in names if name in refused))
+    if not rows:
+        raise InputError("; ".join(why))
+    exceeded = [text for row in rows if (text := _beyond(row, tolerance or {}, other.truth))]
     only_first, only_second = (
         tuple(name for name in a.quantities if name not in b.quantities and not only) for a, b in ((one, other), (other, one))
     )
-    remarks, pixel = tuple(_remarks(one, other, rows)), _step(one.items, other.items)
-    return Comparison(str(first), str(second), rows, remarks, only_first, only_second, tuple(exceeded), pixel=pixel)
+    remarks, pixel = (*said, *_remarks(one, other, rows)), _step(one, other)
+    ends = {"only_first": only_first, "only_second": only_second, "exceeded": tuple(exceeded), "refused": why}
+    return Comparison(str(first), str(second), tuple(rows), remarks, **ends, pixel=pixel)
 
 
-def _read(path: Path) -> _Side:
-    """Read one side: the results of a file, or its truth."""
-    path = path / RESULT if path.is_dir() else path
+def _nothing(one: Side, other: Side, only: Sequence[str]) -> str:
+    asked = f"; asked for were {', '.join(only)}" if only else ""
+    return f"nothing to compare: {one.path} has {_listed(one.quantities)}; {other.path} has {_listed(other.quantities)}{asked}"
+
+
+def _read(given: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Side:
+    """Read one side: the results of a file, or its truth, of the scan that the other side is a result of."""
+    name, part = split_path(os.fspath(given))
+    path = Path(name) / RESULT if os.path.isdir(name) else Path(name)
     if not path.is_file():
         raise InputError(f"{path}: no such file: give a folder of `gpu4d run`, its {RESULT}, or a file with a group {GROUP}/")
     with opening(str(path)), open_file(str(path)) as file:
         if ROOT not in file and has_truth(file):
-            found = truth_quantities(file)
-            return _Side(path, {one.name: one for one in found}, {}, True)
+            dataset = _dataset_of(beside)
+            own = _part(file, path, part, dataset)
+            found = truth_quantities(file, own, dataset)
+            parts = parts_of(file)
+            remark = "" if own or not parts else f"{path} has a truth for each of several scans: name one as {path}:/{GROUP}/{parts[0]}"
+            return Side(str(given), {one.name: one for one in found}, {}, True, remark=remark)
         if ROOT not in file:
             raise InputError(f"{path} holds neither results of gpu4d nor a group {GROUP}/: give a folder that `gpu4d run` wrote")
+    if part:
+        raise InputError(f"{path} is a result, which has no part {part}: name it without :{part}")
     items = read_emd(path)
-    return _Side(path, {one.name: one for one in result_quantities(items)}, items, False)
+    settings = items.get("settings")
+    results = {one.name: one for one in result_quantities(items)}
+    return Side(str(path), results, settings if isinstance(settings, Mapping) else {}, False, items.get(GATES))
+
+
+def _dataset_of(given: str | os.PathLike[str]) -> str:
+    """Return the path of the scan inside its file that a result was made from. Empty if it names none, or is no result."""
+    path = Path(split_path(os.fspath(given))[0])
+    path = path / RESULT if path.is_dir() else path
+    if not path.is_file():
+        return ""
+    with opening(str(path)), open_file(str(path)) as file:
+        if ROOT not in file:
+            return ""
+    settings = read_emd(path).get("settings")
+    held = settings.get("input") if isinstance(settings, Mapping) else None
+    return str(held.get("dataset") or "") if isinstance(held, Mapping) else ""
+
+
+def _part(file: h5py.File, path: Path, asked: str, dataset: str) -> str:
+    """Return the group in the truth of a file with several scans: the one that is named, or that of the scan."""
+    parts = parts_of(file)
+    if not asked:
+        return part_of(file, dataset)
+    name = asked.strip("/").removeprefix(f"{GROUP}/")
+    if name not in parts:
+        there = ", ".join(f"{path}:/{GROUP}/{one}" for one in parts) or "no parts"
+        raise InputError(f"{path} has no part {asked}{did_you_mean(name, parts)}; there are {there}")
+    return name
 
 
 def _named(name: str, given: Sequence[str]) -> bool:
@@ -180,19 +232,21 @@ def _check_names(given: Sequence[str], known: Sequence[str]) -> None:
             raise InputError(f"no quantity is called {name!r}{did_you_mean(name, known)}; there are {', '.join(dict.fromkeys(known))}")
 
 
-def _beyond(row: Row, tolerance: Mapping[str, float]) -> str:
+def _beyond(row: Row, tolerance: Mapping[str, float], truth: bool) -> str:
     """Say that a quantity is beyond its tolerance. The most special name counts."""
     names = [name for name in tolerance if _named(row.name, [name])]
     if not names:
         return ""
     limit = tolerance[max(names, key=len)]
+    if row.missing > (MOST_MISSING_OF_TRUTH if truth else MOST_MISSING) * (row.count + row.missing):
+        return f"{row.name}: {row.missing:,} of the second's {row.count + row.missing:,} values are missing in the first"
     if row.count and row.rms <= limit:
         return ""
     unit = {LABEL: " of the positions", ROTATION: "°"}.get(row.kind, f" {row.unit}" if row.unit not in ("", "1") else "")
     return f"{row.name}: rms {row.rms:.4g}{unit}, allowed {limit:g}{unit}"
 
 
-def _remarks(one: _Side, other: _Side, rows: Sequence[Row]) -> list[str]:
+def _remarks(one: Side, other: Side, rows: Sequence[Row]) -> list[str]:
     """Say what explains differences."""
     said = [
         f"{row.name}: the signs are opposite (correlation {row.correlation:+.2f}): was g taken for d, or is an axis mirrored?"
@@ -201,15 +255,31 @@ def _remarks(one: _Side, other: _Side, rows: Sequence[Row]) -> list[str]:
     ]
     for item in ("strain", "amorphous_strain"):
         said += _exchanged(one, other, item)
-    said += _different_settings(one.items.get("settings"), other.items.get("settings"))
-    said += _different_gates(one.items.get(GATES), other.items.get(GATES))
+    said += _gathered((row.name, text) for row in rows if (text := _only_one_has(row)))
+    if not one.truth and not other.truth:
+        said += _different_settings(one.settings, other.settings)
+        said += _different_gates(one.gates, other.gates)
     for side in (one, other):
-        if not side.truth and (raw := raw_data_of(side.path)).status not in (LINKED, "bundled"):
+        if not side.truth and (raw := raw_data_of(Path(side.path))).status not in (LINKED, "bundled"):
             said.append(f"{side.path}: {raw}")
     return said
 
 
-def _exchanged(one: _Side, other: _Side, item: str) -> list[str]:
+def _gathered(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one line for quantities of which the same is said."""
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(held)}: {text}" for text, held in names.items()]
+
+
+def _only_one_has(row: Row) -> str:
+    """Say how many positions have a value in one of both only."""
+    parts = [f"{n:,} only in the {which}" for n, which in ((row.more, "first"), (row.missing, "second")) if n]
+    return f"besides {row.count:,} values that both have, there are {' and '.join(parts)}" if parts else ""
+
+
+def _exchanged(one: Side, other: Side, item: str) -> list[str]:
     """Say if the normal components agree better with those along the other axis."""
     held = [[side.quantities.get(f"{item}/e_{part}") for part in ("xx", "yy")] for side in (one, other)]
     if any(part is None for pair in held for part in pair):
@@ -266,11 +336,10 @@ def _different_gates(one: Any, other: Any) -> list[str]:
     ]
 
 
-def _rotations(one: _Side, other: _Side) -> np.ndarray | None:
+def _rotations(one: Side, other: Side) -> np.ndarray | None:
     """Return the rotations of the crystal whose orientations are compared: of the first structure that a run names."""
     for side in (one, other):
-        settings = side.items.get("settings")
-        named = settings.get("orientation", {}).get("structures") if isinstance(settings, Mapping) else None
+        named = side.setting("orientation", "structures")
         names = [named] if isinstance(named, str) else list(named) if named is not None else []
         if names:
             try:
@@ -280,12 +349,12 @@ def _rotations(one: _Side, other: _Side) -> np.ndarray | None:
     return None
 
 
-def _step(*items: Mapping[str, Any]) -> tuple[float, str]:
+def _step(*sides: Side) -> tuple[float, str]:
     """Return the step of the scan and its unit."""
-    for held in items:
-        step = getattr(held.get("calibration"), "r_pixel", None)
-        if step:
-            return float(step), "Å"
+    for side in sides:
+        step = side.quantities.get("calibration/r_pixel")
+        if step is not None and not side.truth:
+            return float(step.values), "Å"
     return 1.0, "px"
 
 
@@ -312,4 +381,6 @@ def _number(value: float, how: str = ".3g") -> str:
 
 
 def _listed(quantities: Mapping[str, Quantity]) -> str:
-    return ", ".join(quantities) or "nothing that can be compared"
+    items = list(dict.fromkeys(name.partition("/")[0] if not name.startswith("calibration/") else name for name in quantities))
+    more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
+    return f"{', '.join(items[:MOST_NAMED])}{more}" if items else "nothing that can be compared"

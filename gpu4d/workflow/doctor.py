@@ -11,12 +11,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-OK, WARN, FAIL = LEVELS = ("ok", "warn", "fail")
+from gpu4d.findings import FAIL, LEVELS, OK, WARN, Finding
+from gpu4d.findings import as_text as lines_of
+
 LEAST_PYTHON = (3, 11)
 # Oldest versions that gpu4d works with, as pyproject.toml says, which a test compares: module -> (package, version).
 NEEDED = {
@@ -41,32 +42,6 @@ EXTRAS = {  # extra -> its modules, what it is for
 CUPY = re.compile(r"cupy(-cuda\d+x|-rocm.*)?$")  # packages that bring the module `cupy`: two of them overwrite each other's files
 FILTERS = {32004: "LZ4", 32008: "Bitshuffle", 32001: "Blosc", 32026: "Blosc2", 32015: "Zstandard"}  # of HDF5, that detectors write
 LITTLE_DISK, NO_DISK = 2 * 10**9, 50 * 10**6  # bytes: results of a large scan do not fit; nothing does
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    topic : str
-        "python", "packages", "gpu", …
-    level : {"ok", "warn", "fail"}
-        "warn": gpu4d works, and slower or with less. "fail": something is broken.
-    what : str
-        What is found.
-    advice : str
-        What to do about it; empty where there is nothing to do.
-    """
-
-    topic: str
-    level: str
-    what: str
-    advice: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the finding as plain texts."""
-        return asdict(self)
 
 
 def doctor(folder: str | Path = ".") -> list[Finding]:
@@ -94,15 +69,10 @@ def doctor(folder: str | Path = ".") -> list[Finding]:
 
 def as_text(findings: list[Finding]) -> str:
     """Return a line for each finding, what to do below it, and a last line that counts."""
-    width = max((len(one.topic) for one in findings), default=0)
-    lines = []
-    for one in findings:
-        lines.append(f"{one.level:4s}  {one.topic:{width}s}  {one.what}")
-        if one.advice:
-            lines.append(" " * (width + 8) + f"→ {one.advice}")
     count = {level: sum(one.level == level for one in findings) for level in LEVELS}
     end = "something is broken: see the lines that begin with fail" if count[FAIL] else "gpu4d can work here"
-    return "\n".join([*lines, "", f"{count[OK]} ok, {count[WARN]} warn, {count[FAIL]} fail: {end}"])
+    counted = ", ".join(f"{number} {level}" for level, number in count.items())
+    return "\n".join([lines_of(findings), "", f"{counted}: {end}"])
 
 
 # ---------------------------------------------------------------- looks: each yields the findings of a topic
@@ -180,8 +150,7 @@ def gpu(folder: Path) -> Iterator[Finding]:
     if not cards:
         yield _no_card(why_no_cuda(), bool(held))
     for index, info in enumerate(cards):
-        for one in card_findings(info, *card_number(index)):
-            yield Finding(one.topic, WARN if one.level == "problem" else OK, one.what, one.advice)
+        yield from card_findings(info, *card_number(index))
 
 
 def _no_card(why: str, cupy: bool) -> Finding:
@@ -215,8 +184,7 @@ def processor(folder: Path) -> Iterator[Finding]:
     from gpu4d.benchmarks.suite.system_files import ROOT
     from gpu4d.benchmarks.suite.workload import Place
 
-    for one in bench.processor(Place(np, False, "cpu", folder), ROOT):
-        yield Finding(one.topic, WARN if one.level == "problem" else OK, one.what, one.advice)
+    yield from bench.processor(Place(np, False, "cpu", folder), ROOT)
 
 
 def memory(folder: Path) -> Iterator[Finding]:
@@ -225,8 +193,7 @@ def memory(folder: Path) -> Iterator[Finding]:
     from gpu4d.benchmarks.suite.system_files import ROOT
     from gpu4d.benchmarks.suite.workload import Place
 
-    for one in bench.memory(Place(np, False, "cpu", folder), ROOT):
-        yield Finding(one.topic, WARN if one.level == "problem" else OK, one.what, one.advice)
+    yield from bench.memory(Place(np, False, "cpu", folder), ROOT)
     yield from limits()
 
 

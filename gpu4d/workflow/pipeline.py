@@ -23,6 +23,7 @@ from gpu4d.io.raw_files import raw_files
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow import terminal
 from gpu4d.workflow.analyse import analyse
+from gpu4d.workflow.content import Contents
 from gpu4d.workflow.gate_file import NAME as GATES
 from gpu4d.workflow.gate_file import gates_table, plain
 from gpu4d.workflow.inputs import open_scan, preview_warning
@@ -187,14 +188,15 @@ def run(
     record = (KeptRecord if cache else Record)(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe, record)
-    calls = calls_of(path, cube, recipe, record, exact) if cache else None
+    contents = Contents(exact)
+    calls = calls_of(path, cube, recipe, record, contents) if cache else None
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
         with workers_of(recipe) as client:
             state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        pictures = publish(state, new, out, About(title, command, path, with_cube), bundle)
+        pictures = publish(state, new, out, About(title, command, path, with_cube, contents), bundle)
     return Result(Path(out), state, [] if calls is None else calls.kept, [picture.name for picture in pictures])
 
 
@@ -244,14 +246,15 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
 
 @dataclass(frozen=True)
 class About:
-    """What the report says of a run beside its results: title, command line, the scan's file, None if it was in memory, and whether a
-    binned scan is in it.
+    """What the report says of a run beside its results: title, command line, the scan's file, None if it was in memory, whether a
+    binned scan is in it, and the contents of files that were read before.
     """
 
     title: str
     command: str = ""
     path: Path | None = None
     with_cube: bool = False
+    contents: Contents | None = None
 
 
 def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = False) -> list[Picture]:
@@ -341,7 +344,7 @@ def write_report(
         stages=[(", ".join(s.guide), s.title, *astuple(state.reasons[s.name])) for s in known_stages() if s.name in state.reasons],
         verdict=verdict_of(state),
         methods=paragraph,
-        provenance=provenance(about.path, state.cube.metadata, state.recipe.compute.device, about.command),
+        provenance=provenance(about.path, state.cube.metadata, state.recipe.compute.device, about.command, about.contents),
         recipe_text=recipe,
         scan_shape=state.cube.scan_shape,
         viewer=viewer_of(state, about.title) if about.with_cube else "",

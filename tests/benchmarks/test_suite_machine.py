@@ -21,6 +21,7 @@ from gpu4d.benchmarks.suite.workload import Place
 from gpu4d.cli import run_command
 from gpu4d.device.listing import DeviceInfo
 from gpu4d.device.nvml import Link
+from gpu4d.findings import LEVELS, as_text
 
 CPU = "sys/devices/system/cpu"
 
@@ -458,9 +459,9 @@ def levels(findings):
 def test_the_doctor_of_this_machine(tmp_path):
     found = doctor.doctor("cpu", tmp_path)
     assert {one.topic for one in found} >= {"software", "cpu", "blas", "load", "memory", "compiler", "disk"}
-    assert all(one.level in doctor.LEVELS and one.what for one in found)
+    assert all(one.level in LEVELS and one.what for one in found)
     assert not list(tmp_path.iterdir()), "its folder is taken away"
-    text = doctor.as_text(found)
+    text = as_text(found)
     assert all(one.what in text and one.advice in text for one in found)
 
 
@@ -473,22 +474,22 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 def test_a_machine_with_faults(root, place):
     found = [*doctor.processor(place, root), *doctor.memory(place, root)]
-    said = doctor.as_text(found)
+    said = as_text(found)
     for words in ("runs from its battery", "the governor is powersave", "huge pages are off", "7.17 GB are swapped out"):
         assert words in said, said
-    assert ("cpu", "problem") in levels(found)
+    assert ("cpu", "warn") in levels(found)
 
 
 def test_matrices_with_few_threads():
     (found,) = doctor.blas_findings({"name": "openblas", "version": "0.3", "threads": 1}, 8)
-    assert found.level == "problem" and "openblas 0.3 has 1 threads, 8 compute" in found.what and "OPENBLAS_NUM_THREADS" in found.advice
+    assert found.level == "warn" and "openblas 0.3 has 1 threads, 8 compute" in found.what and "OPENBLAS_NUM_THREADS" in found.advice
     (found,) = doctor.blas_findings({"name": "openblas", "version": "0.3", "threads": 8}, 8)
     assert found.level == "ok"
 
 
 def test_a_link_with_lanes_missing():
     (found,) = doctor.link_findings(DeviceInfo("cuda:0", "X", link=Link(4, 8), max_link=Link(4, 16)))
-    assert found.level == "problem" and "8 of 16 lanes" in found.what and "2 times as long" in found.what
+    assert found.level == "warn" and "8 of 16 lanes" in found.what and "2 times as long" in found.what
     (found,) = doctor.link_findings(DeviceInfo("cuda:0", "X", link=Link(1, 16), max_link=Link(4, 16)))
     assert found.level == "ok" and "32 GB/s, now 1.0: idle cards save power" in found.what
     assert not list(doctor.link_findings(DeviceInfo("cuda:0", "X")))
@@ -497,7 +498,7 @@ def test_a_link_with_lanes_missing():
 def test_a_card_that_is_held_down_and_used_by_others(nvml):
     nvml(H200, RTX)
     info = DeviceInfo("cuda:1", "RTX", total=16 * 10**9, free=2 * 10**9, processes=2)
-    said = doctor.as_text(list(doctor.card_findings(info, *sensors.card_number(1))))
+    said = as_text(list(doctor.card_findings(info, *sensors.card_number(1))))
     for words in ("less than half of its memory", "2 processes compute on it", "lowered now: power cap", "limited to 350 W of 700 W"):
         assert words in said, said
 

@@ -8,7 +8,7 @@ import pytest
 
 # From the bottom to the top; rooms of one line do not import each other.
 FLOORS = (
-    ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces", "on_host"),
+    ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces", "on_host", "findings"),
     ("errors",),
     ("physics", "foreign_arrays", "extensions"),
     ("arrays",),

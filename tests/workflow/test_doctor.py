@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gpu4d.findings import FAIL, LEVELS, OK, WARN, Finding
 from gpu4d.workflow import doctor as rooms_doctor
-from gpu4d.workflow.doctor import EXTRAS, FAIL, LEVELS, NEEDED, OK, WARN, Finding, as_text, doctor
+from gpu4d.workflow.doctor import EXTRAS, NEEDED, as_text, doctor
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_look_that_fails_hides_no_other(monkeypatch, tmp_path):
 
 def test_the_text_counts():
     text = as_text([Finding("disk", OK, "there"), Finding("gpu", FAIL, "broken", "mend it")])
-    assert "→ mend it" in text and text.endswith("1 ok, 0 warn, 1 fail: something is broken: see the lines that begin with fail")
+    assert "→ mend it" in text and text.endswith("1 ok, 0 note, 0 warn, 1 fail: something is broken: see the lines that begin with fail")
 
 
 def test_the_exit_code_says_whether_something_is_broken(monkeypatch, capsys):

@@ -11,9 +11,9 @@ from recipes_in_tests import recipe
 
 import gpu4d
 from gpu4d.workflow import run
+from gpu4d.workflow.content import BLOCK, WHOLE
 from gpu4d.workflow.keeping import identity_of, open_store, store
 from gpu4d.workflow.keeping.effects import content_digest
-from gpu4d.workflow.keeping.identity import BLOCK, WHOLE
 from gpu4d.workflow.keeping.watching import Watch, WatchedRecipe, unwatch_calibration, watch_calibration
 
 TIMES = re.compile(r"metadatabundle/(log|calibration/history)")  # of a result file: when something was done, and how long it took

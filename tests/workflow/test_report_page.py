@@ -17,14 +17,16 @@ import pytest
 
 import gpu4d
 from gpu4d import plot
-from gpu4d.workflow import Recipe
+from gpu4d.workflow import Recipe, content
+from gpu4d.workflow.content import content_of
+from gpu4d.workflow.keeping.identity import scan_identity
 from gpu4d.workflow.picture import DIFFRACTION, IMAGES, Picture
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.report import report
 from gpu4d.workflow.report.methods import numbered
 from gpu4d.workflow.report.panels import packed, unpacked
 from gpu4d.workflow.report.pictures import keep
-from gpu4d.workflow.report.provenance import commit_of, content_hash, provenance
+from gpu4d.workflow.report.provenance import commit_of, provenance
 from gpu4d.workflow.report.report import Page, write
 from gpu4d.workflow.report.verdict import verdict
 
@@ -220,25 +222,40 @@ def test_the_script_reads_values_out_in_a_browser(page, tmp_path):
 def test_the_hash_is_that_of_the_content(tmp_path):
     path = tmp_path / "scan.npy"
     path.write_bytes(b"x" * 3_000_000)
-    digest, of = content_hash(path)
-    assert digest == hashlib.blake2b(b"x" * 3_000_000, digest_size=16).hexdigest() and "whole file" in of
+    found = content_of(path)
+    assert found.digest == hashlib.blake2b(b"x" * 3_000_000, digest_size=16).hexdigest() and "whole file" in found.of
+    assert found.digest in dict(provenance(path, {}, "cpu", "").rows)["hash of the content"]
 
 
-def test_the_hash_of_a_large_file_reads_pieces_of_it(tmp_path, monkeypatch):
-    from gpu4d.workflow.report import provenance as module
-
-    monkeypatch.setattr(module, "WHOLE", 1000)
+def test_the_hash_of_a_large_file_reads_blocks_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "WHOLE", 1000)
     path = tmp_path / "scan.npy"
     path.write_bytes(bytes(2 << 20))
-    first, of = content_hash(path)
+    first = content_of(path)
     with open(path, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"1")
-    assert content_hash(path)[0] != first and "64 pieces" in of
-    (tmp_path / "folder").mkdir()
-    empty = content_hash(tmp_path / "folder")
-    (tmp_path / "folder" / "c0").write_bytes(b"12")
-    assert content_hash(tmp_path / "folder") != empty and "names and sizes of its 1 files" in content_hash(tmp_path / "folder")[1]
+    assert content_of(path).digest != first.digest and "128 blocks" in first.of
+
+
+def test_the_hash_of_a_folder_is_that_of_names_and_sizes(tmp_path):
+    def said():
+        return dict(provenance(tmp_path, {}, "cpu", "").rows)["hash of the content"]
+
+    empty = said()
+    (tmp_path / "c0").write_bytes(b"12")
+    assert said() != empty and "names and sizes of its 1 files" in said()
+
+
+def test_a_run_reads_a_file_for_its_hash_once(tmp_path, monkeypatch):
+    path = tmp_path / "scan.npy"
+    path.write_bytes(b"1")
+    read = []
+    monkeypatch.setattr(content, "content_of", lambda path, exact=False: read.append(path) or content_of(path, exact))
+    contents = content.Contents()
+    before = scan_identity(path, None, Recipe(), contents)
+    assert contents.of(path).digest in dict(provenance(path, {}, "cpu", "", contents).rows)["hash of the content"]
+    assert read == [path] and scan_identity(path, None, Recipe(), contents) == before
 
 
 def test_the_commit_of_a_checkout_and_of_a_worktree(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
-from gpu4d.workflow.comparing.quantity import CONSTANT, LABEL, ROTATION, Row
+from gpu4d.workflow.comparing.quantity import CONSTANT, LABEL, OBJECT, PHASE, ROTATION, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 6  # quantities of one picture: more are too small to be read
 NAMES = {"e_xx": "ε$_{xx}$", "e_yy": "ε$_{yy}$", "e_xy": "ε$_{xy}$", "theta": "θ"}
-SIGNED = ("strain/", "amorphous_strain/", "dpc_phase", "dpc_com", "dpc_field", "induction")
+SIGNED = ("strain/", "amorphous_strain/", "dpc_phase", "dpc_com", "dpc_field", "induction", "electric_momentum")
+ONLY_DIFFERENCE = {LABEL: "where they differ", ROTATION: "angle between", PHASE: "modulus of the difference"}  # shown without the maps
 PERCENT, DEGREES = ("strain/e_", "amorphous_strain/e_"), ("strain/theta",)
 
 
@@ -62,10 +63,10 @@ def _drawn(comparison: Comparison, rows: list[Row]) -> Figure:
         scale, unit = _unit(row)
         name = NAMES.get(row.name.rpartition("/")[2], row.name)
         difference = scale * row.difference
-        if row.kind in (LABEL, ROTATION):
+        if row.kind in ONLY_DIFFERENCE:
             for ax in panels[:2]:
                 ax.set_axis_off()
-            title = f"{name}: where they differ" if row.kind == LABEL else f"{name}: angle between"
+            title = f"{name}: {ONLY_DIFFERENCE[row.kind]}"
             canvas.show(panels[2], difference, title, unit, "viridis", canvas.robust_range(difference, 0.0, 100.0))
         else:
             values = scale * row.values
@@ -75,7 +76,7 @@ def _drawn(comparison: Comparison, rows: list[Row]) -> Figure:
             half = canvas.symmetric_range(both)
             limits, cmap = ((-half, half), "RdBu_r") if signed else (canvas.robust_range(both), "gray")
             # without this a phase that is known up to a constant would be drawn white
-            middle = float(np.nanmean(both)) if row.kind == CONSTANT else 0.0
+            middle = float(np.nanmean(both)) if row.kind in (CONSTANT, OBJECT) else 0.0
             canvas.show(panels[0], values - middle, f"{name}, first", unit, cmap, limits)
             canvas.show(panels[1], other - middle, f"{name}, second", unit, cmap, limits)
             most = canvas.symmetric_range(difference)

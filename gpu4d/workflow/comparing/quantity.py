@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.workflow.comparing.freedoms import Fitted, fitted, on_grid, turned, words
 
 VALUE, CONSTANT, LABEL, ROTATION, CURVE = "value", "up to a constant", "label", "rotation", "curve"
+SHARE = "share of a class"  # compared as a value, after the classes of both were matched
+PHASE = "complex, up to a phase"  # transmission of the specimen by a method whose probe is known
+OBJECT = "up to a constant, a ramp and a shift"  # phase or transmission by a method that finds the probe, too
 WITHIN = 2.0  # standard errors that are counted as agreement: 95 % of honest ones lie within
 RELATIVE = ("strain/", "amorphous_strain/")  # quantities that are relative to a reference
 SURE = 5.0  # standard errors of the mean from which on a bias is one
@@ -27,11 +31,16 @@ class Quantity:
     values : array
         (Rx, Ry) for maps over the scan, (Rx, Ry, 3, 3) for rotations, any shape for others.
     unit : str
-    kind : {"value", "up to a constant", "label", "rotation", "curve"}
+    kind : str
+        One of the constants of this module: how the quantity is compared.
     errors : array or None
         Standard errors of the values.
     at : (n,) array or None
         Where a curve was taken.
+    pixel : float
+        Of an object: its sampling in Å. 0 if unknown.
+    corner : (float, float)
+        Of an object: where its pixel [0, 0] lies among the positions of the scan, Å.
     """
 
     name: str
@@ -40,6 +49,8 @@ class Quantity:
     kind: str = VALUE
     errors: np.ndarray | None = None
     at: np.ndarray | None = None
+    pixel: float = 0.0
+    corner: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +62,8 @@ class Row:
     name, unit, kind : str
     count : int
         Values that both have.
+    missing, more : int
+        Values that only the second has, and that only the first has.
     bias : float
         Mean difference, first minus second. Of rotations: the median angle, degrees. 0 for quantities that are known up to a constant.
     rms : float
@@ -67,7 +80,8 @@ class Row:
         Share of the values within two standard errors of each other; None if no error is known.
     remark : str
     difference, values : array
-        In the shape of the map: first minus second, NaN where one of both is not known, and the first itself.
+        In the shape of the map: first minus second, NaN where one of both is not known, and the first itself. Of complex maps, the
+        modulus of the difference and the phase of the first.
     """
 
     name: str
@@ -85,10 +99,12 @@ class Row:
     remark: str
     difference: np.ndarray
     values: np.ndarray
+    missing: int = 0
+    more: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Return the row for JSON. Numbers that are not finite are null there."""
-        plain: dict[str, object] = {name: getattr(self, name) for name in ("name", "unit", "kind", "count")}
+        plain: dict[str, object] = {name: getattr(self, name) for name in ("name", "unit", "kind", "count", "missing", "more")}
         for name in ("bias", "rms", "scatter", "correlation", "slope", "largest", "within"):
             value = getattr(self, name)
             plain[name] = value if value is not None and math.isfinite(value) else None
@@ -109,17 +125,32 @@ def compared(first: Quantity, second: Quantity, rotations: np.ndarray | None = N
     InputError
         Their shapes differ.
     """
+    row = _row_of(first, second, np.eye(3)[None] if rotations is None else rotations)
+    one, other = (_known(values) for values in (first.values, second.values))
+    if first.kind in (CURVE, OBJECT) or one.shape != other.shape:  # these end at different places, which is no loss
+        return row
+    return replace(row, missing=int((other & ~one).sum()), more=int((one & ~other).sum()))
+
+
+def _row_of(first: Quantity, second: Quantity, rotations: np.ndarray) -> Row:
+    """Compare as the kind of the quantity asks for."""
     if first.kind == CURVE and first.at is not None and second.at is not None:
         second = _at_the_same_places(first, second)
+    if first.kind == OBJECT and second.kind == OBJECT:
+        return _objects(first, second)
     if first.values.shape != second.values.shape:
         raise InputError(
-            f"{first.name} is {_size(first.values)} in the first and {_size(second.values)} in the second: only results of the same scan, "
-            "with the same crop and binning, can be compared"
+            f"{_size(first.values)} in the first and {_size(second.values)} in the second: only results of the same scan, with the same "
+            "binning, can be compared"
         )
     if first.kind == LABEL:
         return _labels(first, second)
     if first.kind == ROTATION:
-        return _turned(first, second, np.eye(3)[None] if rotations is None else rotations)
+        return _turned(first, second, rotations)
+    if np.iscomplexobj(first.values) or np.iscomplexobj(second.values):
+        found = turned(first.values, second.values) if first.kind == PHASE else Fitted(second.values, 0.0)
+        remark = f"without a global phase of {found.constant:.3g} rad" if first.kind == PHASE else ""
+        return _complex(first, found.second, remark)
     a, b = np.asarray(first.values, np.float64), np.asarray(second.values, np.float64)
     constant = 0.0
     if first.kind == CONSTANT:
@@ -128,6 +159,42 @@ def compared(first: Quantity, second: Quantity, rotations: np.ndarray | None = N
     errors, difference = _errors(first, second), a - b - constant
     remark = "without the mean difference" if first.kind == CONSTANT else _of_references(first.name, difference, errors)
     return _row(first, difference, (a, b), errors, remark)
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    """Say where a map has values: a rotation has all of its elements."""
+    good = np.isfinite(values)
+    return good.all(axis=(-2, -1)) if values.ndim == 4 else good
+
+
+def _objects(first: Quantity, second: Quantity) -> Row:
+    """Compare objects on the grid of the first, without what ptychography leaves open."""
+    if first.pixel and second.pixel:
+        values = on_grid(second.values, (second.pixel, second.corner), (first.pixel, first.corner), first.values.shape)
+    elif first.values.shape == second.values.shape:
+        values = second.values
+    else:
+        raise InputError(f"{_size(first.values)} in the first and {_size(second.values)} in the second, of unknown pixels")
+    found = fitted(first.values, values)
+    remark = words(found, first.pixel or 1.0, "Å" if first.pixel else "px")
+    if np.iscomplexobj(first.values):
+        return _complex(first, found.second, remark)
+    return _row(first, first.values - found.second, (first.values, found.second), None, remark)
+
+
+def _complex(first: Quantity, second: np.ndarray, remark: str) -> Row:
+    """Compare complex maps by the modulus of their difference. Correlation and slope are those without their means."""
+    away = np.abs(first.values - second)
+    good = np.isfinite(away)
+    row = _row(replace(first, kind=PHASE), away, (np.angle(first.values), np.angle(second)), None, remark)
+    if not good.any():
+        return row
+    a, b = first.values[good], second[good]
+    a, b = a - a.mean(), b - b.mean()
+    together, own, other = np.vdot(b, a).real, np.vdot(a, a).real, np.vdot(b, b).real
+    fits = own > 0 and other > 0
+    correlation, slope = (float(together / math.sqrt(own * other)), float(together / other)) if fits else (math.nan, math.nan)
+    return replace(row, bias=math.nan, scatter=math.nan, correlation=correlation, slope=slope)
 
 
 def _of_references(name: str, difference: np.ndarray, errors: np.ndarray | None) -> str:

@@ -16,10 +16,9 @@ import numpy as np
 import gpu4d
 from gpu4d._version import __version__
 from gpu4d.io.reading import split_path
+from gpu4d.workflow.content import Contents
 from gpu4d.workflow.stages import known_stages
 
-WHOLE = 64 << 20  # bytes: a smaller file is read as a whole, which takes a tenth of a second
-BLOCK, BLOCKS = 64 << 10, 128  # bytes and number of the blocks that are read of a larger one: 8 MiB, evenly spread, with both ends
 CODE = (".py", ".cu", ".cuh")  # endings of files with code
 PARTS = ("_master", "_data", "_meta")  # ends of the names of a scan in several files: the rest is common to them
 OF_THE_SCAN = ("input", "corrections")  # sections of a recipe that decide how a scan is opened
@@ -36,9 +35,8 @@ def digest(value: object) -> str:
 def identity_of(path: str | os.PathLike[str], exact: bool = False) -> str:
     """Return a digest of the content of a file, or of all files in a folder.
 
-    A file of up to 64 MiB is read as a whole. Of a larger one the size, the time of its last change, and 128 blocks of 64 KiB count, which
-    are spread evenly, with the beginning and the end. A program that changes a large file in other places, and sets back its time, is
-    not noticed: `exact` reads everything.
+    What is read of a large file says `gpu4d.workflow.content.content_of`; the time of its last change counts, too. A program that changes
+    a large file in places that are not read, and sets back its time, is not noticed: `exact` reads everything.
 
     Parameters
     ----------
@@ -51,26 +49,18 @@ def identity_of(path: str | os.PathLike[str], exact: bool = False) -> str:
     OSError
         The file cannot be read.
     """
-    found = hashlib.sha256()
-    if os.path.isdir(path):
-        for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
-            found.update(f"{file.relative_to(path)} {identity_of(file, exact)}\n".encode(errors="surrogateescape"))
-        return found.hexdigest()
-    about = os.stat(path)
-    found.update(str(about.st_size).encode())
-    with open(path, "rb", buffering=0) as opened:
-        if exact or about.st_size <= WHOLE:
-            while part := opened.read(1 << 20):
-                found.update(part)
-        else:
-            found.update(str(about.st_mtime_ns).encode())
-            for number in range(BLOCKS):
-                opened.seek((about.st_size - BLOCK) * number // (BLOCKS - 1))
-                found.update(opened.read(BLOCK))
-    return found.hexdigest()
+    return _identity(Path(path), Contents(exact))
 
 
-def scan_identity(path: Path, source: object, recipe: Any, exact: bool = False) -> str:
+def _identity(path: Path, contents: Contents) -> str:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return digest([f"{file.relative_to(path)} {_identity(file, contents)}" for file in files])
+    content = contents.of(path)
+    return f"{content.digest} {content.changed}" if content.changed else content.digest
+
+
+def scan_identity(path: Path, source: object, recipe: Any, contents: Contents) -> str:
     """Return a digest of a scan as it is analysed: its files, and the settings with which they are opened.
 
     Parameters
@@ -79,8 +69,8 @@ def scan_identity(path: Path, source: object, recipe: Any, exact: bool = False) 
     source : gpu4d.data.source.Source
         Of the opened scan, for its shape and type.
     recipe : Recipe
-    exact : bool
-        As of `identity_of`.
+    contents : Contents
+        Of the files of the run.
 
     Raises
     ------
@@ -89,7 +79,7 @@ def scan_identity(path: Path, source: object, recipe: Any, exact: bool = False) 
     """
     lines = [f"{type(source).__name__} {getattr(source, 'shape', '')} {getattr(source, 'dtype', '')}"]
     for file in _files_of(path):
-        lines.append(f"{'' if file == path else file.name} {identity_of(file, exact)}")
+        lines.append(f"{'' if file == path else file.name} {_identity(file, contents)}")
     for name, value, rule in recipe.values():
         if name.partition(".")[0] in OF_THE_SCAN and name not in READ_LATER:
             lines.append(f"{name} {setting_digest(value, rule.kind, rule.choices)}")

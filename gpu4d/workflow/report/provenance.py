@@ -17,9 +17,8 @@ import gpu4d
 from gpu4d._version import __version__
 from gpu4d.device.listing import devices
 from gpu4d.sizes import format_bytes
+from gpu4d.workflow.content import Contents
 
-WHOLE = 256 << 20  # bytes: the content of a file up to this size is hashed as a whole, which takes a third of a second
-PIECE, PIECES = 1 << 20, 64  # bytes and number of the pieces of a larger file that are hashed
 MOST_FILES = 20_000  # of a folder whose names and sizes are hashed: listing more takes seconds on a network drive
 MOST_METADATA, LONGEST = 200, 300  # rows of a file's own metadata, and characters of one value
 
@@ -38,7 +37,9 @@ class Provenance(NamedTuple):
     metadata: tuple[tuple[str, str], ...]
 
 
-def provenance(path: Path | None, metadata: Mapping[str, object], device: str, command: str) -> Provenance:
+def provenance(
+    path: Path | None, metadata: Mapping[str, object], device: str, command: str, contents: Contents | None = None
+) -> Provenance:
     """Collect the provenance of a run.
 
     Parameters
@@ -51,8 +52,10 @@ def provenance(path: Path | None, metadata: Mapping[str, object], device: str, c
         What `compute.device` of the recipe says.
     command : str
         The command line; empty if the run was started from Python.
+    contents : Contents, optional
+        Of the files of the run, if some were read before.
     """
-    rows = [*_of_input(path), *software(), *_of_machine(device)]
+    rows = [*_of_input(path, Contents() if contents is None else contents), *software(), *_of_machine(device)]
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     rows += [("date", now), ("command", command or "called from Python")]
     flat = [(name, value) for name, value in _flat(metadata)]
@@ -61,7 +64,7 @@ def provenance(path: Path | None, metadata: Mapping[str, object], device: str, c
     return Provenance(tuple(rows), tuple(flat))
 
 
-def _of_input(path: Path | None) -> list[tuple[str, str]]:
+def _of_input(path: Path | None, contents: Contents) -> list[tuple[str, str]]:
     if path is None:
         return [("input", "a scan in memory")]
     rows = [("input", os.path.abspath(path))]
@@ -70,44 +73,18 @@ def _of_input(path: Path | None) -> list[tuple[str, str]]:
         changed = datetime.datetime.fromtimestamp(about.st_mtime).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         size = sum(f.stat().st_size for f in _files(path)) if path.is_dir() else about.st_size
         rows += [("size", f"{format_bytes(size)} ({size:,} bytes), changed {changed}")]
-        digest, of = content_hash(path)
+        digest, of = _listing(path) if path.is_dir() else contents.of(path)[:2]
         rows += [("hash of the content", f"{digest} ({of})")]
     except OSError as error:
         rows += [("hash of the content", f"none: the file cannot be read any more ({error.strerror})")]
     return rows
 
 
-def content_hash(path: Path) -> tuple[str, str]:
-    """Return the BLAKE2b of a file, 32 digits, and what it is of.
-
-    Of a file of more than 256 MB it is that of its size and of 64 pieces of 1 MiB, from its beginning to its end at equal distances: it
-    finds another file, and not every change. Of a folder it is that of the names and sizes of its files.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "empty"
-    >>> path.write_bytes(b"")
-    0
-    >>> content_hash(path)
-    ('cae66941d9efbd404e4d88758ea67670', 'BLAKE2b-128 of the whole file')
-    """
-    if path.is_dir():
-        lines = [f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in sorted(_files(path))]
-        of = f"BLAKE2b-128 of the names and sizes of its {len(lines)} files"
-        return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest(), of
-    made = hashlib.blake2b(digest_size=16)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        if size <= WHOLE:
-            while piece := file.read(PIECE):
-                made.update(piece)
-            return made.hexdigest(), "BLAKE2b-128 of the whole file"
-        made.update(f"{size}\n".encode())
-        for number in range(PIECES):
-            file.seek((size - PIECE) * number // (PIECES - 1))
-            made.update(file.read(PIECE))
-    return made.hexdigest(), f"BLAKE2b-128 of the size and of {PIECES} pieces of {format_bytes(PIECE)} at equal distances"
+def _listing(folder: Path) -> tuple[str, str]:
+    """Return a digest of the names and sizes of the files in a folder, and what it is of."""
+    lines = [f"{file.relative_to(folder).as_posix()} {file.stat().st_size}" for file in sorted(_files(folder))]
+    found = hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return found, f"BLAKE2b-128 of the names and sizes of its {len(lines)} files"
 
 
 def _files(folder: Path) -> list[Path]:
