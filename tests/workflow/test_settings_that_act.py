@@ -1,0 +1,94 @@
+"""Runs whose physics shows that a setting acted: with it, the result is nearer to a known truth, or changes as it must."""
+
+import numpy as np
+import pytest
+from recipes_in_tests import recipe
+
+import gpu4d
+from gpu4d.calibrate import ellipse_matrix
+from gpu4d.workflow import analyse
+from gpu4d.workflow.inputs import open_scan
+
+MIDDLE, ELLIPSE = (58.7, 60.4), (1.03, 1.0, np.radians(25.0))
+HALO, SHADOW = 34.0, 16.0  # px: radius of the halo of the specimen, and of a round ring that is none of it
+
+
+def behind(ellipse):
+    v = np.stack(np.indices((120, 120)), axis=-1) - MIDDLE
+    return np.hypot(*np.moveaxis(v @ ellipse_matrix(ellipse).T, -1, 0))
+
+
+@pytest.fixture(scope="module")
+def halo_and_round_ring():
+    """A glass behind an ellipse. The column scatters into a round ring, which is brighter."""
+    expected = 0.2 + np.exp(-(((behind(ELLIPSE) - HALO) / 4) ** 2)) + 2 * np.exp(-(((behind((1.0, 1.0, 0.0)) - SHADOW) / 2.5) ** 2))
+    expected += 40 * np.exp(-((behind((1.0, 1.0, 0.0)) / 1.7) ** 4))
+    return np.random.default_rng(1).poisson(20 * expected, (4, 5, 120, 120)).astype("uint16")
+
+
+@pytest.mark.parametrize("annulus, shown", [({}, 1.0), ({"ellipse__inner": 0.42, "ellipse__outer": 0.75}, ELLIPSE[0])])
+def test_the_ring_in_the_annulus_gives_the_ellipse(halo_and_round_ring, annulus, shown):
+    """The largest radius on the detector is 58.8 px: the annulus from 25 to 44 px holds the halo, and not the brighter ring."""
+    asked = recipe(analysis__technique="images", ellipse__measure=True, **annulus)
+    fit = analyse(gpu4d.DataCube(halo_and_round_ring), asked)["ellipse"]
+    assert fit.radius == pytest.approx(HALO if annulus else SHADOW, abs=1.0)
+    assert abs(fit.ellipse[0] - shown) < 4 * fit.ellipse_error[0] < 0.01
+    if annulus:
+        assert abs(fit.ellipse[2] - ELLIPSE[2]) < 4 * fit.ellipse_error[1] < 0.2
+
+
+@pytest.fixture(scope="module")
+def few_counts():
+    """Disks whose counts differ by far: the weak ones are known badly."""
+    return gpu4d.simulate.bragg_scan((8, 8), (72, 72), spacing=14.0, radius=3.5, dose=25.0, strain_size=0.01, descan=0.5, reach=2.3, seed=3)
+
+
+def strain_error(made, **settings):
+    """Rms error of the strain components against the truth of the simulation, relative to the median of each."""
+    settings = {"analysis__technique": "bragg", "calibration__rotation_degrees": 0.0, **settings}
+    strain = analyse(gpu4d.DataCube(made.cube.source.array), recipe(**settings))["strain"]
+    errors = []
+    for name in ("exx", "eyy", "exy", "theta"):
+        off = np.asarray(getattr(strain, name).data) - made.truth[name]
+        errors.append(np.sqrt(np.nanmean((off - np.nanmedian(off)) ** 2)))
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_weights_by_the_counts_measure_strain_better_than_none(few_counts):
+    """The weight 1/variance is the best. √intensity and standard errors are near to it, no weights and too steep ones are not."""
+    found = {weights: strain_error(few_counts, lattice__weights=weights) for weights in ("sqrt", "errors", "uniform", "py4dstem")}
+    assert max(found["sqrt"], found["errors"]) < 0.95 * min(found["uniform"], found["py4dstem"]), found
+
+
+def test_the_gaussian_of_a_template_is_as_wide_as_the_setting_says():
+    """Σ r² of a disk is R²/2, that of a Gaussian 2 σ²: the template, which is their difference, has R²/2 − 2 (width · R)²."""
+    made = gpu4d.simulate.bragg_scan((3, 3), (96, 96), spacing=24.0, radius=4.0, dose=200.0, strain_size=0.0, descan=0.0, seed=1)
+    counts = {}
+    for width in (1.5, 3.0):
+        asked = recipe(analysis__technique="bragg", probe__template="gaussian", probe__gaussian_width=width)
+        state = analyse(gpu4d.DataCube(made.cube.source.array), asked)
+        kernel, radius = np.fft.fftshift(np.asarray(state["template"].kernel, float)), state["template"].radius
+        x, y = np.indices(kernel.shape) - np.array(kernel.shape)[:, None, None] // 2
+        assert np.sum(kernel * (x**2 + y**2)) == pytest.approx(radius**2 / 2 - 2 * (width * radius) ** 2, rel=0.05), width
+        counts[width] = np.asarray(state["braggvectors"].counts)
+        found = state["braggvectors"][1, 1]
+        true = made.truth["positions"][1, 1]
+        off = np.hypot(np.asarray(found.qx)[:, None] - true[:, 0], np.asarray(found.qy)[:, None] - true[:, 1]).min(axis=1)
+        assert len(off) >= 9 and off.max() < 0.3, "disks lie where the simulation put them"
+    assert counts[1.5].shape == counts[3.0].shape
+
+
+def test_axes_of_the_scan_are_exchanged(tmp_path):
+    values = np.random.default_rng(0).integers(0, 9, (3, 5, 6, 7)).astype(np.uint8)
+    np.save(tmp_path / "scan.npy", values)
+    np.testing.assert_array_equal(np.asarray(open_scan(tmp_path / "scan.npy", recipe(input__swap_scan=True))), values.swapaxes(0, 1))
+
+
+def test_no_disk_is_lower_than_the_least_height():
+    made = gpu4d.simulate.bragg_scan((3, 3), (72, 72), spacing=17.0, radius=4.0, dose=100.0, background=0.0, noise=True, seed=4)
+    trials = {}
+    for least in (0.0, 30.0):
+        state = analyse(gpu4d.DataCube(made.cube.source.array), recipe(analysis__technique="bragg", bragg__min_absolute_intensity=least))
+        trials[least] = np.asarray(state["braggvectors"].counts).sum()
+    higher = int((made.truth["amplitudes"] * 100 > 30).sum())
+    assert abs(trials[30.0] - higher) <= 0.1 * higher and trials[0.0] > 1.2 * trials[30.0]
