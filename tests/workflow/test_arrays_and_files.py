@@ -70,7 +70,8 @@ def test_all_maps_are_equal_to_the_bit(here, monkeypatch, settings, blank_pictur
     gates = [[(g.name, g.passed, g.measured) for g in state.record.gates] for state in (of_file, of_array)]
     assert gates[0] == gates[1] and gates[0]
     assert (of_file.record.stopped is None) == (of_array.record.stopped is None) == ("gates__stop" not in settings)
-    assert of_file.record.warnings == of_array.record.warnings
+    said = [[line.partition(" (")[0] for line in state.record.warnings] for state in (of_file, of_array)]  # a preview names its file
+    assert said[0] == said[1]
 
 
 def test_what_opens_a_file_is_said_to_be_left_out(here):
