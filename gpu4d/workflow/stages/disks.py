@@ -60,8 +60,7 @@ class BraggSettings:
     min_absolute_intensity: float = setting(
         0.0,
         "number",
-        "Least height of a disk in the map of the correlation.",
-        units="counts per pixel if bragg.power is 1",
+        "Least height of a disk in the map of the correlation, in its own units.",
         low=0,
         tune="Leave it at 0 unless the background has bumps of a known height. A power below 1 changes the scale of the map: "
         "`gpu4d.bragg.explain_disks` shows heights.",
