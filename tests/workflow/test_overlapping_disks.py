@@ -53,6 +53,7 @@ def test_strain_of_overlapping_disks_is_right(spacing, radius, own_disk):
     assert state.calibration.q_pixel == pytest.approx(made.cube.calibration.q_pixel, rel=0.02)
 
 
+@pytest.mark.slow
 def test_fine_steps_keep_the_phase():
     """Steps of a quarter of the lattice planes resolve them: overlaps then hold fringes, which SSB and DPC use."""
     made, found = scan(16.0, 8.1), []
