@@ -77,9 +77,9 @@ class Technique(Stage):
         else:
             ring = ring_of(state)
             if trial is not None and "disk" in state:  # without one in the mean pattern, that of a given probe (stage "calibration")
-                patterned, known = template.kind == "own", "vacuum_template" in state and not _shows_fringes(state)
+                patterned, probe_known = template.kind == "own", "vacuum_template" in state and not _shows_fringes(state)
                 seen = trial.counts, trial.lattice, template.radius, state.cube.scan_shape
-                suggested = suggest_technique(*seen, ring, patterned, known)
+                suggested = suggest_technique(*seen, ring, patterned, probe_known)
             else:
                 suggested = _without_disk(state) if ring is None else of_ring(ring)
             technique, what, why, sentence = _for_orientations(state, suggested)
