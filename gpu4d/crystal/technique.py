@@ -42,12 +42,13 @@ def suggest_technique(
     scan_shape: tuple[int, int],
     ring: Ring | None = None,
     patterned: bool = False,
+    known_probe: bool = False,
 ) -> Suggestion:
     """Choose between Bragg disks with strain, a bright-field disk with its phase, and images alone.
 
     Bragg disks are chosen if at least a tenth of the patterns has four disks or more, a lattice explains them, and disks of
-    neighbouring reflections do not overlap, or overlap by less than a radius and have a pattern by which they can be told apart. The
-    phase is chosen if there is a bright-field disk of at least 4 px without such disks
+    neighbouring reflections do not overlap, or overlap by less than a radius and can be told apart: by a pattern in each, or because
+    their shape is known from an image of the probe. The phase is chosen if there is a bright-field disk of at least 4 px without such disks
     about it, and the scan has at least 8×8 positions. A diffuse ring without a lattice is that of an amorphous specimen. Other data get
     images alone: rings of spots, spots of many grains, a beam that is too small.
 
@@ -64,6 +65,8 @@ def suggest_technique(
         Ring of the mean pattern (`gpu4d.rings.find_ring`).
     patterned : bool
         True if the template is that of a patterned probe, such as a bullseye.
+    known_probe : bool
+        True if the template was made of an image of the probe in vacuum. Of overlapping disks nothing else shows radius and edge.
 
     Returns
     -------
@@ -93,8 +96,13 @@ def suggest_technique(
         if patterned and shortest >= radius:
             why = f"{seen}; {lies}; {against.format('shorter')}, but the probe is patterned, so that disks which overlap can be told apart"
             return Suggestion("bragg", "Bragg disks and strain", why)
+        if known_probe and shortest >= radius:
+            why = f"{seen}; {lies}; {against.format('shorter')}, but the probe in vacuum is known, so that overlapping disks can be fitted"
+            return Suggestion("bragg", "Bragg disks that overlap, and strain", why)
         why_not = f"{seen}; {lies}, but {against.format('shorter')}: overlap"
-        sentence = "Bragg disks that overlap, so no strain was measured. "
+        near = shortest < radius
+        sentence = f"Bragg disks that overlap{' by more than a radius' if near else ''}, so no strain was measured. "
+        sentence += "" if near else "An image of the probe in vacuum (--probe) lets a run fit them together. "
     elif ring is not None and (many or radius < SMALLEST_DISK):
         return of_ring(ring, seen)
     elif many:

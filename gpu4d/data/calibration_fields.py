@@ -262,25 +262,31 @@ class CalibrationFields:
     q_pixel: Number = Field(
         "q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
         given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
-                      flag="1/Å", known=FREQUENCIES))
+                      flag="1/Å", known=FREQUENCIES,
+                      tune="Measure it on a standard of the same session: nominal camera lengths are wrong by 5 to 10 %. Give the pixel "
+                      "as it is after binning."))
     q_pixel_error: Number = Field(
         "q_pixel_error", "1/Å", "standard error of the detector pixel", positive, ("Q_pixel_size_error",),
         error_of="q_pixel", binned=lambda v, by: v * by[0])
     r_pixel: Number = Field(
         "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
         chosen=lambda v, choice: v * choice.step if choice.step else None,
-        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS))
+        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS,
+                      tune="Take the step of the scan, not the field of view. Give it as it is after positions are binned."))
     positions: ScanPlaces = Field(
         "positions", "Å", "where each pattern was taken on the specimen, in scan axes, (Rx, Ry, 2), as gpu4d.scan_drift measures it",
         scan_places, ("positions",), cropped=lambda v, cut: v[cut.rx, cut.ry], binned=_scan_places_binned, swapped=_scan_places_swapped,
         chosen=_places_chosen)
     energy: Number = Field(
         "energy", "eV", "beam energy", positive, ("energy",),
-        GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV", known=ENERGIES))
+        GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV", known=ENERGIES,
+                tune="Give the high tension in eV: 300 kV are 300e3. All lengths and angles rest on it."))
     semiangle: Number = Field(
         "semiangle", "mrad", "convergence semi-angle", positive, ("semiangle", "convergence_semiangle_mrad"),
         GivenAs("semiangle", "mrad", SMALLEST_ANGLE, 200, flag="MRAD", known=ANGLES,
-                explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel."))
+                explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel.",
+                tune="Give half of the angle of the cone, as it was measured for this aperture. An error of 5 % is one of 5 % in every "
+                "distance, unless q_pixel is given."))
     probe_radius: Number = Field(
         "probe_radius", "px", "radius of the bright-field (vacuum) disk on the detector", positive, ("probe_semiangle",),
         binned=lambda v, by: v * (1 / by[0]))
@@ -304,13 +310,16 @@ class CalibrationFields:
         "rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", angle,
         swapped=lambda v, swap: -v if swap[1] else v,
         given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
-                      "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180, known=DEGREES))
+                      "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180, known=DEGREES,
+                      tune="Measure it with shadow images or a standard: `gpu4d calibrate`. It changes with the camera length and the "
+                      "rotation of the scan."))
     rotation_error: Number = Field(
         "rotation_error", "rad", "standard error of the rotation", positive, ("QR_rotation_error",), error_of="rotation")
     transpose: Switch = Field(
         "transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
         given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
-                      explain="Detector axes are exchanged before the rotation."))
+                      explain="Detector axes are exchanged before the rotation.",
+                      tune="It belongs to the detector and its file format. Once it is known, it is so for all scans of this microscope."))
 # fmt: on
 
 

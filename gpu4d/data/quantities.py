@@ -43,6 +43,8 @@ class GivenAs:
         "number" or "switch".
     known : mapping of str to float
         Words for units in which it may be written, and their size in `units`.
+    tune : str
+        How to choose the value, in one to three sentences.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class GivenAs:
     per_unit: float = 1.0
     kind: str = "number"
     known: Mapping[str, float] = field(default_factory=dict)
+    tune: str = ""
 
     def read(self, text: str, what: str = "") -> float:
         """Return the number in a text such as "300e3" or "300 keV", in `units`. `what` names it in the error."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike, to_numpy
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
@@ -23,6 +24,13 @@ from gpu4d.workflow.take_calibration import take_calibration
 
 PREVIEW = 4  # the guide's 4.2: bin 4 times, and a scan of a quarter of the side
 LEAST_POSITIONS, LEAST_PIXELS = 16, 32  # along an axis of a preview: with fewer, smaller steps show more than they cost
+OPENING = tuple(
+    f"input.{key}"
+    for key in (
+        "dataset", "scan_shape", "raw_shape", "raw_dtype", "raw_offset", "raw_gap", "raw_order", "dwell", "trigger", "pause", "flyback",
+        "flyback_at", "extra_frames",
+    )
+)  # fmt: skip
 MOST_SHADOWS = 64  # shadow images: a rotation needs a few, and a scan given by mistake would fill the memory
 
 
@@ -43,15 +51,39 @@ def open_scan(path: str | Path, recipe: Recipe, record: Record | None = None) ->
         cube = frames.reshape(shape, flyback=given.flyback, flyback_at=at, extra=(before, after))
     else:
         cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape, layout=layout, timing=timing)
+    return as_asked(cube, recipe, record, str(path))
+
+
+def as_asked(cube: DataCube, recipe: Recipe, record: Record | None = None, path: str = "") -> DataCube:
+    """Return an open scan as the recipe says: mask, corrections, axes, crop, binning, calibration values, preview.
+
+    A run of a file and an analysis of a scan in memory both begin with this, so that they give the same results.
+
+    Parameters
+    ----------
+    cube : DataCube
+        The whole scan. Its calibration receives the values of the recipe, unless a part of the scan is taken: that has its own.
+    recipe : Recipe
+    record : Record, optional
+        For decisions.
+    path : str
+        File of the scan. Empty if it is in memory.
+    """
+    given = recipe.input
     if given.calibration:
         energy = recipe.calibration.energy
-        take_calibration(cube, load_calibration(given.calibration), str(path), given.dataset or "", energy)
+        take_calibration(cube, load_calibration(given.calibration), path or "the scan", given.dataset or "", energy)
     if given.detector_mask:
         mask = read_image(given.detector_mask, cube.detector_shape, "detector mask") != 0
         cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
     cube = views(clean(cube, recipe, record), recipe)
     calibrate(cube, recipe)
     return previewed(cube, recipe)
+
+
+def opening_settings(recipe: Recipe) -> list[str]:
+    """Return the settings of a recipe that say how a file is opened, if they were given. A scan in memory is open already."""
+    return [name for name in recipe.given if name in OPENING]
 
 
 def views(cube: DataCube, recipe: Recipe) -> DataCube:
@@ -156,18 +188,21 @@ def check_regions(recipe: Recipe, scan_shape: tuple[int, int]) -> None:
             region_mask(value, scan_shape, name)
 
 
-def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
-    """Return the vacuum probe that the recipe names, in the pixels of the analysed scan. None if it names none."""
-    if not recipe.probe.file:
+def given_probe(cube: DataCube, recipe: Recipe, given: ArrayLike | None = None) -> np.ndarray | None:
+    """Return the vacuum probe that was given or that the recipe names, in the pixels of the analysed scan. None if there is none."""
+    if given is None and not recipe.probe.file:
         return None
-    image = read_image(recipe.probe.file, None, "probe")
+    image = read_image(recipe.probe.file, None, "probe") if given is None else to_numpy(given)
+    if image.ndim != 2:
+        raise InputError(f"the probe is an array of {image.shape}: need an image (Qx, Qy) with one value per detector pixel")
     if image.shape != cube.detector_shape:
         try:
             image = np.asarray(_detector_view(image[None, None], recipe))[0, 0]
         except InputError:  # too small to be binned; the error below names its shape
             image = np.asarray(image)
     if image.shape != cube.detector_shape:
-        raise InputError(f"the probe {recipe.probe.file} is {image.shape}, the detector is {cube.detector_shape}: need one value per pixel")
+        name = recipe.probe.file if given is None else "that was given"
+        raise InputError(f"the probe {name} is {image.shape}, the detector is {cube.detector_shape}: need one value per pixel")
     return np.asarray(image, dtype=np.float64)
 
 

@@ -40,7 +40,7 @@ from gpu4d.workflow.report.verdict import Verdict, verdict
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.shown import shown
 from gpu4d.workflow.stages import known_stages
-from gpu4d.workflow.workers import check_workers, workers_of
+from gpu4d.workflow.workers import check_workers
 
 MOST_OF_A_CUBE = "20 MB"  # of a report: mail takes such pages
 
@@ -193,8 +193,7 @@ def run(
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
-        with workers_of(recipe) as client:
-            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
+        state = analyse(cube, recipe, record, timeline=timeline, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
         pictures = publish(state, new, out, About(title, command, path, with_cube, contents), bundle)
     return Result(Path(out), state, [] if calls is None else calls.kept, [picture.name for picture in pictures])

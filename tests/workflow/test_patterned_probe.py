@@ -1,4 +1,4 @@
-"""A run on overlapping disks: with the image of a bullseye it measures strain, with an even disk it does not."""
+"""A run on overlapping disks with an image of the probe: a bullseye has single disks located, an even disk whole patterns fitted."""
 
 import numpy as np
 import pytest
@@ -27,17 +27,16 @@ def test_a_run_on_a_crop_of_the_shared_scan(shared_data, name):
         F, origin = truth["F"][where], truth["origin_px"][where]
     calibration = gpu4d.Calibration(energy=300e3, q_pixel=0.010159, r_pixel=20.0, rotation=0.0)
     a = analyse(gpu4d.DataCube(counts, calibration), probe=probe)
-    if name == "plain":
-        assert a["technique"] != "bragg" and "strain" not in a
-        return
-    assert a["technique"] == "bragg" and a["template"].kind == "own"
+    assert a["technique"] == "bragg" and (a["template"].kind == "own") == (name == "bullseye")
+    assert a["lattice_fit"].weights == ("sqrt" if name == "bullseye" else "likelihood")
     assert a["template"].radius == pytest.approx(13.0, abs=0.1)
     assert np.abs(np.asarray(a["origin"].fitted) - origin).max() < 0.1
     for part, i, j in (("exx", 0, 0), ("eyy", 1, 1)):
         expected = F[..., i, j] - np.median(F[..., i, j])
         measured = np.asarray(getattr(a["strain"], part))
         error = measured - expected
-        assert np.std(error) < 1.0e-3, f"{part}: {np.std(error)}"
+        bound = 1.0e-3 if name == "bullseye" else 2.5e-3  # the bounds of F are 3.8e-4 and 1.2e-3 (docs/how-to/probes.md)
+        assert np.std(error) < bound, f"{part}: {np.std(error)}"
     assert [g.name for g in a.record.gates if not g.passed] == []
 
 

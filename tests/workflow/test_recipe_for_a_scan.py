@@ -127,7 +127,8 @@ def test_overlapping_disks_are_told(tmp_path):
     np.save(tmp_path / "probe.npy", gpu4d.probe.synthetic((96, 96), 8.1))
     look = look_at(written(tmp_path, "overlap.h5", scan), recipe(probe__file=str(tmp_path / "probe.npy")))
     why = suggestions(look, ("lattice.fit",))["lattice.fit"].why
-    assert "16.1 px apart, and 16.2 px wide: they overlap: try lattice.fit = pattern" in why
+    assert "16.1 px apart, and 16.2 px wide: they overlap: the lattice is fitted to whole patterns" in why and "image of the probe" in why
+    assert look.state["technique"] == "bragg"
 
 
 def test_the_ring_and_the_beam_of_a_glass(tmp_path):

@@ -132,7 +132,10 @@ def _fit(look: Look) -> Suggestion | None:
     if look.spacing >= 2 * look.radius:
         return Suggestion(f"{_apart(look)}, so that single disks can be located")
     minutes = math.prod(look.cube.scan_shape) * PATTERN_SECONDS / 60
-    return Suggestion(f"{_apart(look)}: try lattice.fit = pattern ({minutes:.2g} min on one core), or strain.method = cepstrum")
+    return Suggestion(
+        f"{_apart(look)}: the lattice is fitted to whole patterns if they are counts (lattice.fit = pattern, {minutes:.2g} min on one "
+        "core), which needs an image of the probe; without one try strain.method = cepstrum"
+    )
 
 
 @suggests("strain.reference")

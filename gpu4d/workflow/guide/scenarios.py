@@ -74,7 +74,12 @@ SCENARIOS = (
                 "disks that overlap are told apart best with a patterned probe: record one over vacuum, and give it with --probe",
             ),
             Adjustment("lower hybrid_n to 0.80", "bragg.power", 0.80, "sharper maxima keep neighbours apart, and noise is amplified more"),
-            Adjustment("reduce max_num_peaks", "bragg.max_peaks", 20, "of overlapping disks, the strongest are the reliable ones"),
+            Adjustment(
+                "reduce max_num_peaks", "", "",
+                "bragg.max_peaks stays as it is: overlapping disks are fitted together, and a limit of 20 drops disks of a pattern that "
+                "has more, "
+                "which then disturb the others. Lower it if the Bragg vector map has points between the reflections",
+            ),
         ),
     ),
     Scenario(

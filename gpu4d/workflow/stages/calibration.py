@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gpu4d import physics
 from gpu4d.data.calibration import LEAST_RADIUS
 from gpu4d.data.slices import DiffractionSlice
+from gpu4d.probe import Disk
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stages.origin import MAX_MISFIT, MAX_MISFIT_SHARE
 
 DESCAN = 0.5  # px over the scan: a smaller descan cannot be seen in a virtual image
 RIM = 0.1  # px: the rim of an aperture is blurred by aberrations and pixels, so that its radius is not defined better than this
@@ -24,11 +28,13 @@ class CalibrateDisk(Stage):
     title = "calibration from the disk"
     guide: ClassVar = ("2", "J", "K")
     needs: ClassVar = ("mean_pattern", "max_pattern")
-    uses: ClassVar = ("trial", "trial_probe", "mean_disk", "vacuum_template", "probe_origin")
+    uses: ClassVar = ("trial", "trial_probe", "mean_disk", "vacuum_template", "vacuum_disk", "probe_origin")
     makes: ClassVar = ("disk", "template", "template_origin", "probe")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         disk, template = state.get("trial_probe") or (state.get("mean_disk"), state.get("vacuum_template"))
+        if disk is None and template is not None:
+            disk = self._disk_of_the_probe(state)
         if disk is not None:
             state.keep("disk", disk)
             self._calibrate(state)
@@ -39,6 +45,24 @@ class CalibrateDisk(Stage):
             state.keep("template_origin", state.get("probe_origin") or like)
             state.save("probe", DiffractionSlice.calibrated(template.probe, "probe", "counts", state.calibration.q_pixel))
 
+    def _disk_of_the_probe(self, state: RunState) -> Disk | None:
+        """Return the disk of the given probe where the trial patterns have the unscattered beam. None if they do not show it.
+
+        Where disks overlap, or the beam moves far, the mean pattern has no round disk of its own. The image of the probe has.
+        """
+        vacuum, trial = state.get("vacuum_disk"), state.get("trial")
+        if vacuum is None or trial is None or trial.origin is None:
+            return None
+        off = float(np.hypot(*trial.origin.residual))
+        if trial.lattice is None and (trial.surface is None or off > max(MAX_MISFIT, MAX_MISFIT_SHARE * vacuum.radius)):
+            return None
+        x, y = np.nanmean(trial.origin.fitted, axis=(0, 1))
+        state.record.decide(
+            f"Bright-field disk: that of the given probe, at ({x:.1f}, {y:.1f})",
+            f"the mean pattern has no round disk of its own; {len(trial.positions)} trial patterns show where the unscattered beam is",
+        )
+        return vacuum._replace(qx=float(x), qy=float(y))
+
     def _calibrate(self, state: RunState) -> None:
         c, disk, trial = state.calibration, state["disk"], state.get("trial")
         edge = "vacuum probe" if "vacuum_template" in state else "bright-field disk"
@@ -48,7 +72,8 @@ class CalibrateDisk(Stage):
             if trial is not None and trial.descan > DESCAN:
                 c.set(origin=trial.surface, how=f"unscattered disk of the trial patterns, {trial.origin.fit}")
             else:
-                c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
+                where = "mean pattern's disk" if "mean_disk" in state else "unscattered disk of the trial patterns"
+                c.set(origin=(disk.qx, disk.qy), how=f"centre of the {where}")
         known = c.q_pixel
         c.complete()
         if c.q_pixel:

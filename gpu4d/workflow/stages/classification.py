@@ -38,16 +38,26 @@ class ClassificationSettings:
     method: str = setting(
         "clusters", "text", "How the scan is split before parts are joined. clusters: k-means; nmf: the guide's factorisation; domains: "
         "closed regions of similar neighbours.", choices=("clusters", "nmf", "domains"),
+        tune="Take domains for grains with clear borders, and nmf to compare with the guide. clusters suits most scans.",
     )  # fmt: skip
-    parts: int = setting(12, "whole", "Parts that the scan is split into first. More find rarer classes.", low=2, high=100)
+    parts: int = setting(
+        12,
+        "whole",
+        "Parts that the scan is split into first. More find rarer classes.",
+        low=2,
+        high=100,
+        tune="Raise it if a rare phase is missed. More take longer, and are joined again if they are alike.",
+    )
     smooth: float | None = setting(
         None, "number", "Smoothing of the counts before shares are measured, standard deviation.", units="positions", low=0, high=20,
         automatic="as far as it predicts one half of the counts better from the other",
+        tune="Set 0 to keep particles of single positions. A larger one suits few counts and large grains.",
     )  # fmt: skip
     counts: str = setting(
         "auto", "text", "What is counted. patterns: all reflections in the patterns, also those too faint to be found, in about six passes "
         "over the scan; disks: found disks alone, and one pass for the mean patterns; auto: patterns of scans up to 16 GB.",
         choices=("auto", "patterns", "disks"),
+        tune="Take disks for a quick look, and patterns for weak reflections.",
     )  # fmt: skip
 
 

@@ -28,10 +28,17 @@ class CorrectionSettings:
         None, "file", "FILE or FILE:/dataset with frames without a beam, or their mean. It is subtracted.", automatic="none",
         tune="Give frames of the same session and exposure, ten or more: their noise is added to every pattern.",
     )  # fmt: skip
-    gain: str | None = setting(None, "file", "FILE or FILE:/dataset with the response of every pixel. It is divided by.", automatic="none")
+    gain: str | None = setting(
+        None,
+        "file",
+        "FILE or FILE:/dataset with the response of every pixel. It is divided by.",
+        automatic="none",
+        tune="Give one if an even illumination is not even in the frames. Detectors that count rarely need it.",
+    )
     streaks: str = setting(
         "auto", "text", "Levels of columns or rows that are measured at the edge of the detector, and subtracted. auto: where the frames "
         "of a readout show them. on: columns or rows, whichever they show better.", choices=("auto", "on", "off", "columns", "rows"),
+        tune="Leave it at auto. Set off if the specimen itself scatters in streaks to the edge of the detector.",
     )  # fmt: skip
     background_mask_radius: float = setting(
         0.9, "number", "Pixels outside of a circle about the middle of the detector are its edge. This is its radius. Smaller gives more "
@@ -44,10 +51,12 @@ class CorrectionSettings:
     edge: str | None = setting(
         None, "file", "FILE or FILE:/dataset with one value per detector pixel: not zero where no electron arrives.",
         automatic="background_mask_radius",
+        tune="Give one if the beam reaches the edge on one side only, or if the detector is not a square.",
     )  # fmt: skip
     hits: bool | str = setting(
         "auto", "decision", "Replace hits of X-rays in single frames. auto: where raw frames are corrected, and show hits that cannot be "
         "of the beam.",
+        tune="Leave it at auto. Set false if bright spots of single patterns, which are of the specimen, are taken for hits.",
     )  # fmt: skip
     hot_pixel_threshold: float = setting(
         5.0, "number", "How far the dark level, or the variance, of a hot, dead or flickering pixel is off. Lower finds more.", units="σ",

@@ -60,10 +60,10 @@ class BraggSettings:
     min_absolute_intensity: float = setting(
         0.0,
         "number",
-        "Least height of a disk.",
-        units="counts per pixel",
+        "Least height of a disk in the map of the correlation, in its own units.",
         low=0,
-        tune="Leave it at 0 unless the background has bumps of a known height.",
+        tune="Leave it at 0 unless the background has bumps of a known height. A power below 1 changes the scale of the map: "
+        "`gpu4d.bragg.explain_disks` shows heights.",
     )
     min_spacing: float | None = setting(
         None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's "

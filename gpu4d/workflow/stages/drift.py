@@ -31,15 +31,30 @@ class DriftSettings:
         automatic="drift is not measured",
         tune="Record it at once after the first, turned by 90°: that is what tells drift from the specimen.",
     )  # fmt: skip
-    angle: float = setting(90.0, "number", "By what the second scan was turned.", units="°", low=-360, high=360)
+    angle: float = setting(
+        90.0,
+        "number",
+        "By what the second scan was turned.",
+        units="°",
+        low=-360,
+        high=360,
+        tune="Give the angle of the scan generator. With 90° both scans disagree most about a drift, which is best.",
+    )
     fast_axes: list[int] | None = setting(
         None, "wholes", "The axis of each array along which the beam runs, 0 or 1. With drift.angle = 0 and [1, 0], the second array is "
         "stored in the axes of the first.", low=0, high=1, length=2, automatic="[1, 1]: rows are fast",
+        tune="Leave it out for scans as they were recorded. Give it if a program has turned the second array already.",
     )  # fmt: skip
-    jitter: bool = setting(False, "switch", "Without a second scan, measure how neighbouring rows are displaced against each other.")
+    jitter: bool = setting(
+        False,
+        "switch",
+        "Without a second scan, measure how neighbouring rows are displaced against each other.",
+        tune="Use it if vertical edges look frayed. It cannot see a steady drift.",
+    )
     max_drift: float | None = setting(
         None, "number", "Largest steady drift that is searched for, from the start of a scan to its end.", units="Å", low=0, high=1e7,
         automatic="a quarter of the longer side of the scan",
+        tune="Raise it if the result lies at its limit. A smaller one is quicker, and takes no far-off match by mistake.",
     )  # fmt: skip
 
 

@@ -27,17 +27,28 @@ VARIANTS = ("annular_mean", "rings", "ring_ensemble", "median_annular_mean", "me
 class FemSettings:
     """Fluctuation electron microscopy of amorphous patterns."""
 
-    measure: bool = setting(True, "switch", "Measure the variance of amorphous patterns over the positions, where there are any.")
+    measure: bool = setting(
+        True,
+        "switch",
+        "Measure the variance of amorphous patterns over the positions, where there are any.",
+        tune="Set it to false if only strain or distances are wanted.",
+    )
     statistics: str = setting(
         "median", "text", "Variance that the report shows first. median: few crystallites do not change it; mean: the usual one. All "
         "variants are in the result file.", choices=("median", "mean"), table="17.5",
         tune="median for mixed specimens, because few crystallites do not change it. mean is what most papers have.",
     )  # fmt: skip
     normalise: bool = setting(
-        False, "switch", "Divide every pattern by its diffuse intensity, so that differences of thickness leave the variance."
+        False,
+        "switch",
+        "Divide every pattern by its diffuse intensity, so that differences of thickness leave the variance.",
+        tune="Set it if the thickness changes over the scan. Compare the variance with and without it.",
     )
     crystallites: bool = setting(
-        True, "switch", "Find positions with crystallites, and leave them out of distances, and of strain where the ring does not fit."
+        True,
+        "switch",
+        "Find positions with crystallites, and leave them out of distances, and of strain where the ring does not fit.",
+        tune="Leave it on, unless the spots of the glass itself are taken for crystallites.",
     )
 
 

@@ -26,7 +26,12 @@ SPECKLED = 1.5  # median of χ² a degree of freedom: more is no counting noise
 class GlassStrainSettings:
     """Strain of amorphous patterns from their ring."""
 
-    measure: bool = setting(True, "switch", "Measure the strain of amorphous patterns, where there are any.")
+    measure: bool = setting(
+        True,
+        "switch",
+        "Measure the strain of amorphous patterns, where there are any.",
+        tune="Set it to false if strain is not wanted.",
+    )
     reference: str | list[int] = setting(
         "mean", "reference", "Unstrained glass: mean, that of all amorphous positions; or a region [rx0, rx1, ry0, ry1].",
         choices=("mean",), table="17.4",
@@ -35,6 +40,8 @@ class GlassStrainSettings:
     drift: int | None = setting(
         None, "whole", "Order of the polynomial by scan row that the ring's radius follows in the reference region, as the camera length "
         "drifts; it is removed.", low=0, high=5, automatic="no drift is removed",
+        tune="Take 1 if the strain changes steadily from the first row to the last. The reference region must then have all "
+        "rows.",
     )  # fmt: skip
     max_strain: float = setting(
         0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10),

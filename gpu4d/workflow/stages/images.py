@@ -20,11 +20,30 @@ LEAST_RING = 1.05  # least ratio of outer to inner radius: a narrower annulus ha
 class ImageSettings:
     """Virtual detectors, in radii of the bright-field disk, centred on it."""
 
-    bf_radius: float = setting(1.0, "number", "Outer radius of the bright-field detector.", units="disk radii", low=0.05, high=20)
-    adf_inner: float = setting(1.2, "number", "Inner radius of the annular dark-field detector.", units="disk radii", low=0.1, high=50)
+    bf_radius: float = setting(
+        1.0,
+        "number",
+        "Outer radius of the bright-field detector.",
+        units="disk radii",
+        low=0.05,
+        high=20,
+        tune="1 is the whole disk. A smaller one shows more phase contrast and fewer electrons. Diffracted disks come in "
+        "above the spacing of the disks.",
+    )
+    adf_inner: float = setting(
+        1.2,
+        "number",
+        "Inner radius of the annular dark-field detector.",
+        units="disk radii",
+        low=0.1,
+        high=50,
+        tune="Keep it above 1, so that the edge of the disk stays outside. Beyond the strongest reflections the contrast is "
+        "that of mass and thickness.",
+    )
     adf_outer: float | None = setting(
         None, "number", "Outer radius of the annular dark-field detector.", units="disk radii", low=0.2, high=100,
         automatic="as far as the detector reaches on every side",
+        tune="A smaller one shows strain and orientation, a larger one heavy atoms.",
     )  # fmt: skip
 
     def contradiction(self) -> str | None:

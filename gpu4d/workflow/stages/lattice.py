@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d.arrays import is_integer_dtype
+from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
 from gpu4d.data.slices import RealSlice
 from gpu4d.workflow.picture import DISKS, Drawn, Picture
@@ -20,6 +21,7 @@ from gpu4d.workflow.stage import Stage
 
 MOST = 8  # lattices of a scan that are named
 LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
+OF_PATTERNS = "likelihood"  # `LatticeFit.weights` of a fit to whole patterns
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 NAMES = {
     "twin": "twins",
@@ -35,9 +37,10 @@ class LatticeSettings:
     """The lattice of every pattern."""
 
     fit: str = setting(
-        "disks", "text", "What it is fitted to. disks: positions of single disks. pattern: then all counts of the pattern, with all disks "
-        "tied to it: some 5 ms a pattern and core, and more precise where disks overlap or are weak.", choices=("disks", "pattern"),
-        tune="Take pattern for disks that overlap, are weak, or are few. disks is much faster.",
+        "auto", "text", "What it is fitted to. disks: positions of single disks. pattern: then all counts of the pattern, with all disks "
+        "tied to it: some 5 ms a pattern and core, and more precise where disks overlap or are weak. auto: pattern where disks of counts "
+        "overlap and have no pattern of their own, else disks.", choices=("auto", "disks", "pattern"),
+        tune="Take pattern for disks that are weak or few. disks is much faster, and as good for disks that stand apart.",
     )  # fmt: skip
     weights: str = setting(
         "sqrt", "text", "Weight of a disk in the fit to disks. sqrt: √intensity, so that its cost has the weight 1/variance; errors: its "
@@ -79,7 +82,7 @@ class LatticeFit(Stage):
                     disks, found, origin=origin, where=state.where, radius=state["template"].radius, weights=weights
                 )
             fit = gpu4d.fit_lattice(disks, lattice, origin=origin, weights=weights) if several is None else several[0]
-            if self.given(state).fit == "pattern" and np.asarray(fit.mask).any():
+            if self._of_patterns(state, lattice) and np.asarray(fit.mask).any():
                 fit = self._whole_pattern(state, fit)
         state.keep("lattice", lattice)
         if several is not None:
@@ -98,6 +101,13 @@ class LatticeFit(Stage):
             self._sharpness_gate(state, fit)
             self._warn_of_ellipse(state, fit)
 
+    def _of_patterns(self, state: RunState, lattice: Lattice) -> bool:
+        """Return True if the lattice is to be fitted to whole patterns."""
+        asked, template = self.given(state).fit, state["template"]
+        if asked != "auto":
+            return bool(asked == "pattern")
+        return min(lattice.lengths) < 2 * template.radius and template.kind != "own" and is_integer_dtype(state.cube.dtype)
+
     def _weights(self, state: RunState) -> str:
         """Return the weights that the recipe names. Disks without standard errors have the usual ones, and a warning says so."""
         asked: str = self.given(state).weights
@@ -114,7 +124,9 @@ class LatticeFit(Stage):
             state.record.warn(f"lattice.fit = pattern needs counts, and values are {state.cube.dtype}: the lattice is fitted to disks")
             return fit
         better = gpu4d.bragg.refine_lattice(state.cube, state["template"], fit, where=state.where, **state.sweep_options)
-        state.record.decide("Lattice: fitted to all counts of every pattern", "the recipe asks for it (lattice.fit = pattern)")
+        overlap = "disks overlap, and single ones cannot be located as well; lattice.fit = disks is faster"
+        why = "the recipe asks for it (lattice.fit = pattern)" if self.given(state).fit == "pattern" else overlap
+        state.record.decide("Lattice: fitted to all counts of every pattern", why)
         return better
 
     def _record_others(self, state: RunState, found: Any, several: Any, visited: np.ndarray) -> None:
@@ -145,7 +157,7 @@ class LatticeFit(Stage):
         lattice = state.get("lattice")
         if lattice is None:
             return ""
-        whole = self.given(state).fit == "pattern"
+        whole = getattr(state.get("lattice_fit"), "weights", "") == OF_PATTERNS
         to = "all counts of every pattern" if whole else "the disks of every pattern, by weighted least squares"
         g1, g2 = (f"{length:.3f}" for length in lattice.lengths)
         return (

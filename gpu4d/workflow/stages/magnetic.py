@@ -25,7 +25,12 @@ EXCESS = 2.0  # times the divergence that the counts explain: largest of a field
 class MagneticSettings:
     """Magnetic induction times thickness. Electric fields are taken off with a second scan."""
 
-    induction: bool = setting(False, "switch", "Map the magnetic induction.")
+    induction: bool = setting(
+        False,
+        "switch",
+        "Map the magnetic induction.",
+        tune="Set it for Lorentz mode, with the objective lens off. `--technique magnetic` does the same.",
+    )
     second: str | None = setting(
         None, "file", "FILE or FILE:/dataset: a second scan of the same places, after the change that `relation` names.",
         automatic="none: electric fields stay in the map",
@@ -34,10 +39,13 @@ class MagneticSettings:
     relation: str = setting(
         "reversed", "text", "What changed before the second scan: the magnetisation was reversed, or the specimen was turned over about "
         "the first scan axis.", choices=("reversed", "flipped"),
+        tune="Say what you did. With the wrong one electric fields stay, and magnetic ones go.",
     )  # fmt: skip
     descan: str = setting(
         "auto", "text", "What is subtracted of the centre of mass: a plane, its mean, nothing, or a plane only where it is clear of the "
         "specimen.", choices=("auto", "plane", "mean", "none"),
+        tune="plane takes off a steady field, too. Give field_free if the scan has vacuum, and mean if the descan was "
+        "corrected.",
     )  # fmt: skip
     field_free: list[int] | None = setting(
         None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,

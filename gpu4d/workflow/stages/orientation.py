@@ -59,17 +59,29 @@ class OrientationSettings:
     step_degrees: float = setting(
         1.0, "number", "Distance of zone axes in the library. 2 is three times as fast. It misses some look-alikes, so that margins come "
         "out too large.", units="degrees", low=0.5, high=10,
+        tune="Take 2 for a first look. A finer step finds more look-alikes and takes longer. Each orientation is refined in any case.",
     )  # fmt: skip
     min_disks: int = setting(
         4, "whole", "Patterns with fewer disks have no orientation.", low=2, high=1000,
         tune="With fewer than four disks several zone axes always fit.",
     )  # fmt: skip
-    overlaps: bool = setting(True, "switch", "Look for a second grain at every position.")
+    overlaps: bool = setting(
+        True,
+        "switch",
+        "Look for a second grain at every position.",
+        tune="Set it to false for large single grains, which saves time.",
+    )
     patterns: str | bool = setting(
         "auto", "decision", "Compare look-alikes by the counts in the patterns. auto: if the values are counts, and disks were searched "
         "down to a significance of 4.",
+        tune="Set it to true if look-alikes remain and patterns have enough counts. It reads the scan once more.",
     )  # fmt: skip
-    ang: bool = setting(True, "switch", f"Write {ANG} into the result folder, for orix, MTEX and programs of EBSD.")
+    ang: bool = setting(
+        True,
+        "switch",
+        f"Write {ANG} into the result folder, for orix, MTEX and programs of EBSD.",
+        tune="Set it to false if no other program reads orientations.",
+    )
 
 
 class Orientation(Stage):

@@ -70,7 +70,7 @@ class Probe(Stage):
     section = "probe"
     needs: ClassVar = ("mean_pattern",)
     uses: ClassVar = ("unusable",)
-    makes: ClassVar = ("mean_disk", "vacuum_template", "probe_origin")
+    makes: ClassVar = ("mean_disk", "vacuum_template", "vacuum_disk", "probe_origin")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d
@@ -91,6 +91,7 @@ class Probe(Stage):
                 except InputError as error:
                     raise InputError(f"the vacuum probe ({origin}) cannot be used: {error}") from error
                 state.keep("probe_origin", origin)
+                state.keep("vacuum_disk", vacuum)
                 if disk is not None:
                     disk = disk._replace(radius=vacuum.radius, edge=vacuum.edge)
         if disk is not None and not is_round(disk):

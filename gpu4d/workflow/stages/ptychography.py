@@ -28,22 +28,59 @@ class PtychographySettings:
         20, "whole", "How often all patterns are used.", low=1, high=10_000, guide=(20, 200),
         tune="The gate of the misfit says whether it still changes. Thick or defocused data need more.",
     )  # fmt: skip
-    slices: int = setting(1, "whole", "Slices of the object along the beam. More than one needs the thickness.", low=1, high=1000)
+    slices: int = setting(
+        1,
+        "whole",
+        "Slices of the object along the beam. More than one needs the thickness.",
+        low=1,
+        high=1000,
+        tune="Take one for thin objects. Slices of a few nanometres suit thick ones.",
+    )
     thickness: float | None = setting(
-        None, "number", "Thickness of the object, for several slices.", units="Å", low=0.1, high=1e5, automatic="a thin object"
+        None,
+        "number",
+        "Thickness of the object, for several slices.",
+        units="Å",
+        low=0.1,
+        high=1e5,
+        automatic="a thin object",
+        tune="A fifth more or less does little harm. Compare the misfits of several values if it is not known.",
     )
     modes: int | None = setting(
-        None, "whole", "Modes of a partially coherent probe.", low=1, high=100, automatic="one, or as many as the source needs"
+        None,
+        "whole",
+        "Modes of a partially coherent probe.",
+        low=1,
+        high=100,
+        automatic="one, or as many as the source needs",
+        tune="Give the source instead if its size is known. Each mode costs as much time as the first, and modes too many explain noise.",
     )
     source: float | None = setting(
         None, "number", "Standard deviation of a Gaussian source, in the plane of the specimen.", units="Å", low=1e-3, high=1e4,
         automatic="a point",
+        tune="Give the size of the source as it is demagnified at the specimen. Its modes are computed, and then improved.",
     )  # fmt: skip
-    correct_positions: bool = setting(False, "switch", "Correct the positions of the probe.")
-    likelihood: str = setting(
-        "poisson", "text", "Misfit that is made smaller: for counts, or for values that are not counts.", choices=("poisson", "amplitude")
+    correct_positions: bool = setting(
+        False,
+        "switch",
+        "Correct the positions of the probe.",
+        tune="Set it if rows of the scan are displaced against each other. Leave it off for few counts, which cannot tell positions.",
     )
-    seed: int = setting(0, "whole", "Of the order of the patterns.", low=0, high=2**31 - 1)
+    likelihood: str = setting(
+        "poisson",
+        "text",
+        "Misfit that is made smaller: for counts, or for values that are not counts.",
+        choices=("poisson", "amplitude"),
+        tune="Take poisson for counts. Take amplitude for values that are no counts, or have a background.",
+    )
+    seed: int = setting(
+        0,
+        "whole",
+        "Of the order of the patterns.",
+        low=0,
+        high=2**31 - 1,
+        tune="Change it to see which details of the result follow from the order, and are not to be trusted.",
+    )
 
     def contradiction(self) -> str | None:
         """Say what is wrong with the settings together."""

@@ -29,11 +29,20 @@ class RdfSettings:
         tune="Shares by number of atoms. Errors of some per cent of a share hardly matter.",
     )  # fmt: skip
     density: float | None = setting(
-        None, "number", "Atoms per Å³.", units="1/Å³", low=1e-4, high=HIGHEST_DENSITY, automatic="from the slope below the first shell"
+        None,
+        "number",
+        "Atoms per Å³.",
+        units="1/Å³",
+        low=1e-4,
+        high=HIGHEST_DENSITY,
+        automatic="from the slope below the first shell",
+        tune="Give it if it is known. Coordination numbers are in proportion to it.",
     )
     background: str = setting(
         "power", "text", "Background that is fitted with the scale: b/k^p, b exp(−k/d), a constant, or none.",
         choices=("power", "exponential", "constant", "none"),
+        tune="Compare the structure factor at large k, where it must swing about 1. constant and none suit energy-filtered "
+        "data.",
     )  # fmt: skip
     fit_from: float | None = setting(
         None, "number", "Start of the range in which scale and background are fitted.", units="1/Å", low=0, high=10,
@@ -57,9 +66,15 @@ class RdfSettings:
     damping: str | float = setting(
         0.0, "number or word", "Further window: exp(−B k²) with B in Å², or lorch. 0: none.", units="Å²", low=0, high=100,
         choices=("lorch",),
+        tune="Use it if G(r) has ripples on both sides of its peaks. It makes the peaks wider.",
     )  # fmt: skip
     low_r_rounds: int = setting(
-        0, "whole", "Rounds of the correction that takes off what G(r) has in the region without atoms.", low=0, high=100
+        0,
+        "whole",
+        "Rounds of the correction that takes off what G(r) has in the region without atoms.",
+        low=0,
+        high=100,
+        tune="Take 8 if G(r) is no straight line below the first shell. It takes ripples of the shells there, too.",
     )
 
     def contradiction(self) -> str | None:

@@ -45,30 +45,44 @@ class ShadowSettings:
     positions: list[list[float]] | None = setting(
         None, "rows", "Probe position [rx, ry] of each shadow image, in pixels of the STEM image.", units="scan px", length=2,
         automatic="none: shadow images need it",
+        tune="Read them off the STEM image: the pixel at which the probe stood. Several images at places far apart make the "
+        "rotation surer.",
     )  # fmt: skip
     side: str = setting(
         "unknown", "text", "Sign of the defocus of the shadow images. unknown: Fresnel fringes decide if they can.",
         choices=("unknown", "under", "over"),
+        tune="Say what you did at the microscope. A wrong sign turns the rotation by 180°, and phases change their sign.",
     )  # fmt: skip
     defocus: float | None = setting(
         None, "number", "Size of their defocus. With the pixel sizes and the energy it gives the magnification.", units="Å", low=1,
         high=1e9, quantity=DEFOCUS, automatic="the magnification is found from the images",
+        tune="Give it if it is known: the magnification need not be found then, and the sign of the defocus is used with it.",
     )  # fmt: skip
     stem: str | None = setting(
         None, "file", "FILE or FILE:/dataset with the STEM image of the same place.", automatic="the annular dark field of this scan",
+        tune="Give one if the shadow images were taken at another place or magnification than this scan.",
     )  # fmt: skip
     center: list[float] | None = setting(
         None, "numbers", "Centre of the bright-field disk in the shadow images, in their pixels as they are analysed: after exchange of "
         "axes and the binning.", units="px", length=2,
         automatic="that of this scan's disk if the detector is the same, else measured in the shadow images",
+        tune="Give it if the disk is cut by the detector, or hard to see in the shadow images.",
     )  # fmt: skip
     radius: float | None = setting(
-        None, "number", "Its radius, in the same pixels.", units="px", low=4, high=1e5, automatic="as the centre"
+        None,
+        "number",
+        "Its radius, in the same pixels.",
+        units="px",
+        low=4,
+        high=1e5,
+        automatic="as the centre",
+        tune="It is measured with the centre. A value that is too large brings the rim of the aperture into the comparison.",
     )
     points: list[list[float]] | None = setting(
         None, "rows", "Things that you recognise in both images: [rx, ry, qx, qy] of each, three or more. Detector "
         "pixels are those of the analysed shadow image, as for the centre.", units="scan px, detector px",
         length=4, automatic="the images are compared",
+        tune="Give them if the comparison of the images fails: particles or corners, far apart and not on a line.",
     )  # fmt: skip
 
     def contradiction(self) -> str | None:

@@ -69,6 +69,7 @@ class StrainSettings:
     along: str = setting(
         "none", "text", "One more map for each named lattice vector: the normal strain along it, which is the relative change of the "
         "spacing of its planes. It does not depend on the axes.", choices=("none", "g1", "g2", "both"),
+        tune="Take it for layers: the strain along the direction of growth, or in the plane.",
     )  # fmt: skip
     max_strain: float = setting(
         0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10),

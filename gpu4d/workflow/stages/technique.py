@@ -20,6 +20,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
 NEAR_BEAM = 4.0  # px around the brightest place in which no ring is looked for: the beam is there, also if it has no measurable disk
+STEPS_OF_A_FRINGE = 2  # scan steps in the spacing of lattice planes, with which a scan resolves it
 TRIED = 8  # patterns that are looked at where no disk was found
 DEFLECTION = ("dpc", "both", "magnetic", "parallax", "ssb", "wdd", "ptychography")  # techniques that use the deflection of the beam
 RINGS = ("amorphous", "images")  # techniques of scans whose mean pattern may have a ring
@@ -55,7 +56,7 @@ class Technique(Stage):
     settings = AnalysisSettings
     section = "analysis"
     needs: ClassVar = ("mean_pattern",)
-    uses: ClassVar = ("trial", "disk", "template", "template_origin", "unusable")
+    uses: ClassVar = ("trial", "disk", "template", "template_origin", "vacuum_template", "unusable")
     makes: ClassVar = ("technique", "kind_of_data", "ring")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
@@ -75,9 +76,10 @@ class Technique(Stage):
                 record.warn("no amorphous methods: the mean pattern has no even ring")
         else:
             ring = ring_of(state)
-            if trial is not None and "disk" in state:
-                patterned = template.kind == "own"
-                suggested = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape, ring, patterned)
+            if trial is not None and "disk" in state:  # without one in the mean pattern, that of a given probe (stage "calibration")
+                patterned, probe_known = template.kind == "own", "vacuum_template" in state and not _shows_fringes(state)
+                seen = trial.counts, trial.lattice, template.radius, state.cube.scan_shape
+                suggested = suggest_technique(*seen, ring, patterned, probe_known)
             else:
                 suggested = _without_disk(state) if ring is None else of_ring(ring)
             technique, what, why, sentence = _for_orientations(state, suggested)
@@ -92,6 +94,18 @@ class Technique(Stage):
         state.keep("kind_of_data", sentence)
         if technique in RINGS and ring is not None:
             state.keep("ring", ring)
+
+
+def _shows_fringes(state: RunState) -> bool:
+    """Return True if steps are so fine that overlapping disks show the fringes of the lattice planes. Then they hold the phase."""
+    c, lattice = state.calibration, state["trial"].lattice
+    if lattice is None or not c.q_pixel or not c.r_pixel:
+        return False
+    spacing = 1 / (c.q_pixel * min(lattice.lengths))
+    if fine := c.r_pixel <= spacing / STEPS_OF_A_FRINGE:
+        planes = f"a step of {c.r_pixel:.3g} Å resolves lattice planes of {spacing:.3g} Å"
+        state.record.note(f"{planes}: where disks overlap, patterns hold the phase, and strain is not chosen")
+    return fine
 
 
 def _for_orientations(state: RunState, suggested: Suggestion) -> Suggestion:
