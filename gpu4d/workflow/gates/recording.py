@@ -77,10 +77,10 @@ RULES = (
     ),
     GateRule(
         "ellipse_significance", "Significance of the ellipse", AFTER_CALIBRATION, "standard error of a/b, over what it may be: a third of "
-        "a/b − 1, or 0.3 % if that is more", "times", (None, 1.0), (None, 10.0),
+        "a/b − 1, or 0.3 % if that is more", "times", (None, 1.0), (None, 3.0),
         "more patterns, or a standard with more grains, measure it better; without it radii are of a circle",
-        "an ellipse is seen if it is three standard errors large, or would be seen if it were 1 %; with an error ten times as large, not "
-        "even 3 % would be seen, and detectors have 1 to 3 %", "pitfall 2",
+        "an ellipse is seen if it is three standard errors large, or would be seen if it were 1 %; at 3 it is smaller than its error, and "
+        "one of 1 % would not be seen", "pitfall 2",
     ),
     GateRule(
         "ellipse_rings", "Rings on their ellipse", AFTER_CALIBRATION, "rms distance of the rings from the fitted ones, over the radius",
