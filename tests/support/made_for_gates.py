@@ -33,7 +33,6 @@ from gpu4d.workflow.stages.ptychography import Ptychography
 from gpu4d.workflow.stages.rdf import Rdf
 from gpu4d.workflow.stages.side_bands import Ssb
 from gpu4d.workflow.stages.strain import Strain
-from gpu4d.workflow.strain_gates import strain_gates
 
 SHAPE, ORIGIN = (12, 10), (63.0, 64.5)
 
@@ -209,29 +208,30 @@ def _gradients(exx=0.0, eyy=0.0, exy=0.0):
     return f
 
 
-def strain_measured(reference):
-    """A crystal that is compared with itself, or with another lattice."""
-    disks, lattice, fit = _fitted(_gradients())
-    state = state_of((*SHAPE, 128, 128), {"strain__reference": reference}, lattice=lattice, lattice_fit=fit, braggvectors=disks)
-    state.results["mean_cepstrum"] = None
+def _strain_stage(f, **settings):
+    disks, lattice, fit = _fitted(f)
+    found = {"lattice": lattice, "lattice_fit": fit, "braggvectors": disks, "mean_cepstrum": None}
+    state = state_of((*SHAPE, 128, 128), settings, gpu4d.Calibration(rotation=0.0), **found)
     Strain().finish(state, {})
     return state.record
+
+
+def strain_measured(reference):
+    """A crystal that is compared with itself, or with another lattice."""
+    return _strain_stage(_gradients(), strain__reference=reference)
 
 
 def strain_dilation(size):
     """A part of the crystal that is larger in all directions."""
     grown = size * (np.arange(SHAPE[0]) > 5)[:, None] * np.ones(SHAPE)
-    record = Record()
-    strain_gates(record, _strain(_gradients(grown, grown)))
-    return record
+    return _strain_stage(_gradients(grown, grown), strain__reference=[0, 5, 0, 10])
 
 
 def strain_mechanism(part):
     """A crystal that is named sheared, and is, but for a part of its strain that is growth in all directions."""
     wave = 0.01 * np.sin(np.arange(SHAPE[0]) + 0.5)[:, None] * np.ones(SHAPE)
-    record = Record()
-    strain_gates(record, _strain(_gradients(part * wave, part * wave, (1 - part) * wave)), "shear")
-    return record
+    f = _gradients(part * wave, part * wave, (1 - part) * wave)
+    return _strain_stage(f, strain__reference="15.0 -2.0 6.0 24.0 px", strain__mechanism="shear")
 
 
 def strain_brightness(noise):
