@@ -47,6 +47,8 @@ class ShadowRotation(Storable, stored="angle error: [rad]"):
         image that detector pixel (0, 0) shows.
     underfocused : bool or None
         True if the shadow is upside down. None if that is not decided: `angle` is then that of an overfocused probe.
+    fringes : float
+        How clearly Fresnel fringes show an overfocused probe, standard errors. Negative: an underfocused one. NaN if they were not needed.
     """
 
     angle: float
@@ -58,6 +60,7 @@ class ShadowRotation(Storable, stored="angle error: [rad]"):
     half_turn: str
     shift: tuple[float, float] = (0.0, 0.0)
     underfocused: bool | None = None
+    fringes: float = math.nan
 
     @property
     def decided(self) -> bool:

@@ -107,13 +107,13 @@ def shadow_rotation(
     error = _error(views, best, transpose, scale is None)
     correlation = _together([view.correlation(best, transpose) for view in views])
     found, factor = float(best[0]), math.exp(best[1])
-    overfocused, how = _side(views, best, transpose, defocus, calibration)
+    overfocused, how, fringes = _side(views, best, transpose, defocus, calibration)
     if overfocused is False:
         found += math.pi
     found = math.remainder(found, 2 * math.pi)
     under = None if overfocused is None else not overfocused
     shift = float(best[2]), float(best[3])
-    result = ShadowRotation(found, error, transpose, factor, correlation, correlation**2 / max(rival, 1e-12), how, shift, under)
+    result = ShadowRotation(found, error, transpose, factor, correlation, correlation**2 / max(rival, 1e-12), how, shift, under, fringes)
     if how == "undecided":
         text = (
             f"the sign of the defocus is not known, so the rotation is {math.degrees(found):.1f}° or 180° more: give defocus= with its sign"
@@ -286,13 +286,13 @@ def _error(views: list[_View], best: np.ndarray, transpose: bool, free_scale: bo
 
 def _side(
     views: list[_View], best: np.ndarray, transpose: bool, defocus: float | None, calibration: Calibration | None
-) -> tuple[bool | None, str]:
-    """Return whether the probe is overfocused, None if that is not known, and what decided."""
+) -> tuple[bool | None, str, float]:
+    """Return whether the probe is overfocused, None if that is not known, what decided, and how clear fringes are, standard errors."""
     if defocus is not None and defocus != 0:
-        return defocus < 0, "defocus"
+        return defocus < 0, "defocus", math.nan
     z = half_turn_from_fringes(
         [(v.stem, v.frame, v.center, v.radius, v.place + best[2:], v.q) for v in views], best, transpose, calibration
     )
     if abs(z) >= SURE:
-        return z > 0, "fringes"
-    return None, "undecided"
+        return z > 0, "fringes", z
+    return None, "undecided", z

@@ -27,11 +27,14 @@ class Condition(Storable):
         None if it could not be checked.
     text : str
         The measured number and its limit, or what is missing.
+    excess : float
+        The number over its limit. More than 1 is too much. NaN if it could not be checked.
     """
 
     name: str
     met: bool | None
     text: str
+    excess: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Validity(Storable):
     def valid(self) -> bool:
         """True if no condition is violated, and the thickness was checked."""
         return all(c.met is not False for c in self.conditions) and any(c.met for c in self.conditions if c.name == "thickness")
+
+    @property
+    def excess(self) -> float:
+        """The largest of the numbers over their limits. NaN if none could be checked."""
+        return max((c.excess for c in self.conditions if not math.isnan(c.excess)), default=math.nan)
 
     @property
     def name(self) -> str:
@@ -125,10 +133,10 @@ def potential_validity(
     conditions = [_thickness(wave, alpha, thickness), _step(wave, alpha, r_pixel, probe_size)]
     if bragg_angle is not None and semiangle is not None:
         text = f"semi-angle {semiangle:.3g} mrad against a Bragg angle of {bragg_angle:.3g} mrad"
-        conditions.append(Condition("semi-angle", semiangle > bragg_angle, text))
+        conditions.append(Condition("semi-angle", semiangle > bragg_angle, text, bragg_angle / semiangle))
     if outside is not None:
         text = f"{100 * outside:.2g} % of the electrons outside of the disk, limit {100 * SCATTERED:.0f} %"
-        conditions.append(Condition("scattered share", outside <= SCATTERED, text))
+        conditions.append(Condition("scattered share", outside <= SCATTERED, text, outside / SCATTERED))
     return Validity(tuple(conditions))
 
 
@@ -137,9 +145,8 @@ def _thickness(wave: float | None, alpha: float | None, thickness: float | None)
     if thickness is None or wave is None or alpha is None:
         return Condition("thickness", None, f"not known: {', '.join(missing)}; the specimen cannot be called thin")
     depth = DEPTHS * wave / alpha**2
-    return Condition(
-        "thickness", thickness <= depth, f"thickness {_length(thickness)} against a depth of field of {_length(depth)} (1.7 λ/α²)"
-    )
+    text = f"thickness {_length(thickness)} against a depth of field of {_length(depth)} (1.7 λ/α²)"
+    return Condition("thickness", thickness <= depth, text, thickness / depth)
 
 
 def _step(wave: float | None, alpha: float | None, step: float | None, size: float | None) -> Condition:
@@ -147,7 +154,7 @@ def _step(wave: float | None, alpha: float | None, step: float | None, size: flo
         size = PROBE_WIDTH * wave / alpha
     if step is None or size is None:
         return Condition("step", None, "step or size of the probe not known")
-    return Condition("step", step < size, f"step {_length(step)} against a probe of {_length(size)}")
+    return Condition("step", step < size, f"step {_length(step)} against a probe of {_length(size)}", step / size)
 
 
 def _length(angstroms: float) -> str:

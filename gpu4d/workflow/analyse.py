@@ -16,7 +16,7 @@ from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.schedule import StageCalls, carry_out
-from gpu4d.workflow.stages import known_stages
+from gpu4d.workflow.stages import known_gates, known_stages
 from gpu4d.workflow.workers import workers_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def analyse(
         a warning in `record` says why. `reasons` says for every stage whether it ran, and why.
     """
     recipe, record = recipe or Recipe(), record or Record()
-    record.policy = policy_of(recipe.gates)
+    record.policy = policy_of(recipe.gates, known_gates())
     with record.listening():
         cube = cube if cleaned else _as_asked(cube, recipe, record)
         record.note(f"scan {cube!r}")

@@ -144,6 +144,14 @@ PITFALLS = (
         ("test_5_few_electrons_fine_pixels_and_fading_counts_are_named",),
     ),
     Pitfall(
+        5, "drift of the pattern", "a beam or a specimen that tilts while the scan is recorded",
+        f"where the direct beam is in the first rows and in the last, beyond descan and noise: `gpu4d/beam/row_drift.py`, "
+        f"`{STAGES}/acquisition_checks.py`",
+        "gate “Steadiness of the pattern”: “the direct beam moves by 27.98 ± 0.28 px from the first rows to the last; the descan along "
+        "a row explains 1.34 px”", GATE,
+        ("test_5_a_beam_that_moves_with_time_is_named_and_descan_is_not",),
+    ),
+    Pitfall(
         5, "before the scan", "dose, time and drift are looked at too late", "before the scan: `gpu4d/planning/scan_checks.py`",
         "“time: 4.4 min”; “dose: 312 e/Å² over the square of the step; the specimen bears 100”", (PLAN,),
         ("test_the_time_of_pitfall_5", "test_the_dose_is_judged_where_a_limit_is_given", "test_drift_rate_and_range"),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from gpu4d.workflow.gates import BY_KEY, FAIL, PASS, WARN, Band, GatePolicy, in_words, judged
+from gpu4d.workflow.gates import BY_KEY, FAIL, PASS, WARN, Band, GatePolicy, GateRule, in_words, judged
 
 
 class Watcher(Protocol):
@@ -65,7 +65,7 @@ class Gate:
     measured, expected, advice : str
         In words.
     value : float or None
-        The number that was compared. None for gates whose answer is a text.
+        The number that was compared. None if a file has none.
     unit : str
         Of `value`, `warn` and `fail`.
     warn, fail : (lowest, highest)
@@ -73,7 +73,7 @@ class Gate:
     failed : bool
         True if the value is outside of `fail`, so that what follows from it is wrong.
     key : str
-        Its name in the recipe's section [gates], if it is one of `gpu4d.workflow.gates.RULES`.
+        Its name in the recipe's section [gates].
     """
 
     name: str
@@ -128,28 +128,13 @@ class Record:
         self.decisions.append(Decision(what, why))
         self.note(f"decision: {what}, because {why}")
 
-    def gate(self, name: str, passed: bool, measured: str, expected: str, advice: str, value: float | None = None, unit: str = "") -> None:
-        """Add a gate whose limit the stage itself has. It warns, and never fails.
+    def measure(self, rule: str | GateRule, value: float, measured: str, *, name: str = "", expected: str = "", advice: str = "") -> Gate:
+        """Compare a number with the limits of a gate, or with the recipe's, and add the gate.
 
         Parameters
         ----------
-        name : str
-        passed : bool
-        measured, expected, advice : str
-            What was found, what is accepted, what to do.
-        value : float, optional
-            The number that was compared.
-        unit : str
-        """
-        self._add(Gate(name, bool(passed), measured, expected, advice, None if value is None else float(value), unit))
-
-    def measure(self, key: str, value: float, measured: str, *, name: str = "", expected: str = "", advice: str = "") -> Gate:
-        """Compare a number with the limits of a gate of the table, or with the recipe's, and add the gate.
-
-        Parameters
-        ----------
-        key : str
-            Of a gate in `gpu4d.workflow.gates.RULES`.
+        rule : str or GateRule
+            The key of a gate in `gpu4d.workflow.gates.RULES`, or a gate of another package: one of the `gates` of its stage.
         value : float
             In the unit of the gate. NaN should be looked at.
         measured : str
@@ -161,11 +146,11 @@ class Record:
         -------
         Gate
         """
-        rule = BY_KEY[key]
+        rule = BY_KEY[rule] if isinstance(rule, str) else rule
         warn, fail = self.policy.bands(rule)
         status, accepted = judged(float(value), warn, fail), expected or in_words(warn, rule.unit)
         words = name or rule.name, status == PASS, measured, accepted, advice or rule.action
-        gate = Gate(*words, float(value), rule.unit, warn, fail, status == FAIL, key)
+        gate = Gate(*words, float(value), rule.unit, warn, fail, status == FAIL, rule.key)
         self._add(gate)
         if self.obey(gate):
             self.warn(f"the run stopped at the gate “{gate.name}”: {measured}, expected {accepted}; {gate.advice}")

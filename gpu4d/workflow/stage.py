@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from gpu4d.streaming.reduction import Reduction, Result
+    from gpu4d.workflow.gates import GateRule
     from gpu4d.workflow.picture import Drawn
     from gpu4d.workflow.run_state import RunState
     from gpu4d.workflow.settings import Section
@@ -64,6 +65,9 @@ class Stage:
         Fields of the calibration that its numbers are as right as. The report says which of them were not measured.
     cites : tuple of str
         Keys of `gpu4d.workflow.report.citations` that `methods` may name.
+    gates : tuple of GateRule
+        Gates of its own, for stages of other packages: gpu4d's are in `gpu4d.workflow.gates`. Their limits are settings of the recipe's
+        section [gates], as those of all gates. `state.record.measure(rule, value, words)` compares a number with them.
     place : int
         Place of its pictures and of its headline in the report. Small numbers come first.
     """
@@ -79,6 +83,7 @@ class Stage:
     compiles: ClassVar[tuple[str, ...]] = ()
     rests_on: ClassVar[tuple[str, ...]] = ()
     cites: ClassVar[tuple[str, ...]] = ()
+    gates: ClassVar[tuple[GateRule, ...]] = ()
     place: ClassVar[int] = 50
 
     def given(self, state: RunState) -> Section:

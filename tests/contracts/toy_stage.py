@@ -7,6 +7,7 @@ import numpy as np
 import gpu4d
 from gpu4d import plot
 from gpu4d.workflow import Stage
+from gpu4d.workflow.gates import GateRule
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import no, yes
@@ -17,7 +18,19 @@ class CornerSettings:
     """Counts in a corner of the detector."""
 
     width: int = setting(4, "whole", "Side of the square.", units="px", low=1, high=64, guide=(2, 8))
-    limit: float = setting(0.5, "number", "Share of all counts the gate allows.", low=0, high=1)
+
+
+CORNER = GateRule(
+    key="corner_counts",
+    name="Counts in the corner",
+    place="acquisition",
+    quantity="counts in the corner, of all counts",
+    unit="%",
+    warn=(None, 50.0),
+    fail=(None, 90.0),
+    action="centre the pattern",
+    reason="a beam that is centred leaves less than half of its counts in a corner",
+)
 
 
 class Corner(Stage):
@@ -29,6 +42,7 @@ class Corner(Stage):
     section = "corner"
     needs = ("total",)
     makes = ("corner",)
+    gates = (CORNER,)
 
     def wanted(self, state):
         width, shape = self.given(state).width, state.cube.detector_shape
@@ -42,8 +56,7 @@ class Corner(Stage):
     def finish(self, state, results):
         state.save("corner", results["corner"])
         share = float(np.asarray(results["corner"]).sum() / np.asarray(state["total"]).sum())
-        limit = self.given(state).limit
-        state.record.gate("Counts in the corner", share <= limit, f"{share:.3g}", f"at most {limit:g}", "centre the pattern")
+        state.record.measure(CORNER, 100 * share, f"{100 * share:.2g} % of all counts")
         state.record.figure("Counts in the corner", f"{100 * share:.2g} %")
 
     def pictures(self, state):

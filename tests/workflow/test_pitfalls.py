@@ -17,7 +17,7 @@ from gpu4d.workflow.compare import compare
 from gpu4d.workflow.pitfalls import PITFALLS
 from gpu4d.workflow.raw_data import raw_data_of
 from gpu4d.workflow.recipe import Recipe
-from gpu4d.workflow.stages.acquisition_checks import AcquisitionChecks
+from gpu4d.workflow.stages.acquisition_checks import AcquisitionChecks, PatternChecks
 from gpu4d.workflow.stages.lattice_checks import LatticeChecks
 
 
@@ -150,6 +150,27 @@ def test_5_few_electrons_fine_pixels_and_fading_counts_are_named():
     (said,) = acquired(good, radius=30.0).decisions
     assert "radius of 30.0 px" in said.what and "--bin 2 leaves 15.0 px" in said.why
     assert not acquired(good, radius=30.0, technique="ptychography").decisions, "its pixels set the field of view"
+
+
+def beam(shift_of_row, shift_of_column, noise=0.3):
+    """The gate of a direct beam, of a radius of 6 px, that moves by these px for each row and column."""
+    x, y = np.indices((16, 12))
+    found = np.stack([shift_of_row * x, shift_of_column * y], -1) + np.random.default_rng(0).normal(0, noise, (16, 12, 2))
+    origin = SimpleNamespace(measured=found, outliers=np.zeros((16, 12), bool))
+    results = {"com": None, "technique": "bragg", "disk": SimpleNamespace(radius=6.0), "origin": origin}
+    state = RunState(DataCube(np.zeros((16, 12, 8, 8), np.uint16)), Recipe(), Record(), results=results)
+    assert PatternChecks().wanted(state).wanted
+    PatternChecks().finish(state, {})
+    return gate(state.record, "Steadiness of the pattern")
+
+
+def test_5_a_beam_that_moves_with_time_is_named_and_descan_is_not():
+    assert beam(0, 0).value == 0 and beam(0.5, 0.5).passed, "the descan is alike along both axes"
+    assert beam(0, 0, noise=4.0).value == 0, "noise alone is no drift"
+    slow = beam(0.5, 0.0)
+    assert not slow.passed and slow.value == pytest.approx(0.5 * 14 / 6, rel=0.1), "14 rows lie between the ends"
+    fast = beam(2.0, 0.1)
+    assert fast.failed and "the direct beam moves by 27.98 ± 0.28 px" in fast.measured
 
 
 def test_6_the_usual_power_says_nothing(strained):

@@ -57,8 +57,8 @@ def page(tmp_path_factory):
     pictures.append(keep(Picture("mean", DIFFRACTION, "Mean", "Mean pattern."), plot.diffraction(pattern_like(), "Mean"), tmp_path))
     pictures.append(keep(Picture("curve", IMAGES, "Counts", "A histogram."), plot.histogram([1, 2, 2], "Counts"), tmp_path))
     record = Record()
-    record.gate("Sharpness", True, "0.1 px", "below 1 px", "nothing")
-    record.gate("Sign of <strain>", False, "slope −1", "0.8 to 1.25", "g was taken for d")
+    record.measure("sharpness", 0.1, "0.1 px", name="Sharpness")
+    record.measure("strain_trace", 1.4, "slope 1.4", name="Sign of <strain>", advice="g was taken for d")
     c = gpu4d.Calibration(r_pixel=20.0)
     judged = verdict(record, c, {"rotation": ["strain"]}, preview=False, measured=True)
     paragraph = numbered("Disks [@pekin2017] & strain [@ozdol2015].")
@@ -177,7 +177,7 @@ def test_the_page_is_whole_and_accessible(page):
 
 def test_the_page_says_first_whether_it_can_be_trusted(page):
     text = html.unescape(page[1].read_text(encoding="utf-8"))
-    order = [text.index(words) for words in ("Strain.", "Can this be trusted?", "With care", "Sign of <strain>: slope −1", "<figure")]
+    order = [text.index(words) for words in ("Strain.", "Can this be trusted?", "With care", "Sign of <strain>: slope 1.4", "<figure")]
     assert order == sorted(order)
     assert "Disks [1] & strain [2]." in text and "@article{pekin2017" in text and "TEM.HT" in text
 

@@ -7,19 +7,13 @@ from gpu4d.workflow.record import Gate, Record
 from gpu4d.workflow.report.verdict import verdict, was_measured
 
 
-class Failed(Gate):
-    """A gate whose value is beyond the limit of a failure."""
-
-    status = "fail"
-
-
 def record(passed=2, look=0, failed=0, warnings=()):
     made = Record()
     for number in range(passed):
-        made.gate(f"good {number}", True, "1 px", "below 2 px", "nothing")
+        made.gates.append(Gate(f"good {number}", True, "1 px", "below 2 px", "nothing"))
     for number in range(look):
-        made.gate(f"doubtful {number}", False, "3 px", "below 2 px", "measure it again")
-    made.gates += [Failed(f"bad {number}", False, "9 px", "below 2 px", "do not use it") for number in range(failed)]
+        made.gates.append(Gate(f"doubtful {number}", False, "3 px", "below 2 px", "measure it again"))
+    made.gates += [Gate(f"bad {number}", False, "9 px", "below 2 px", "do not use it", failed=True) for number in range(failed)]
     for line in warnings:
         made.warn(line)
     return made

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gpu4d.workflow.advising.look import Look
 from gpu4d.workflow.advising.suggestion import Suggestion, suggests
+from gpu4d.workflow.gates import BY_KEY
 from gpu4d.workflow.recipe import default
-from gpu4d.workflow.stages.fem import LARGE, SMALL
 
 END = 0.95  # of the largest k: what a run takes for the high cut-off
 
@@ -51,8 +51,9 @@ def _band_low(look: Look) -> Suggestion | None:
 def _fem(look: Look) -> Suggestion:
     angle = look.state.calibration.semiangle
     said = "the semi-angle is not known" if angle is None else f"a semi-angle of {angle:.3g} mrad"
-    if angle is not None:
-        said += f", {'in' if SMALL <= angle <= LARGE else 'out of'} the range of {SMALL:g} to {LARGE:g} mrad for this method"
+    low, high = BY_KEY["fem_probe"].warn
+    if angle is not None and low is not None and high is not None:
+        said += f", {'in' if low <= angle <= high else 'out of'} the range of {low:g} to {high:g} mrad for this method"
     return Suggestion(f"{_ring(look)}; {said}")
 
 

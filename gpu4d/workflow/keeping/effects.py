@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.workflow.gates import GateRule
 from gpu4d.workflow.record import Gate, Record
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason
@@ -25,12 +26,12 @@ class KeptRecord(Record):
     It tells which settings a gate reads, because its answer changes with them.
     """
 
-    def measure(self, key: str, value: float, measured: str, **words: str) -> Gate:
-        tell = self.__dict__.get("tell")
+    def measure(self, rule: str | GateRule, value: float, measured: str, **words: str) -> Gate:
+        tell, key = self.__dict__.get("tell"), rule if isinstance(rule, str) else rule.key
         if tell is not None:
             for name in (f"{key}_warn", f"{key}_fail", "on_fail", "stop", "proceed"):
                 tell(f"gates.{name}")
-        return super().measure(key, value, measured, **words)
+        return super().measure(rule, value, measured, **words)
 
     def warn(self, line: str) -> None:
         self.__dict__.setdefault("said", []).append(line)

@@ -11,10 +11,10 @@ from typing import Any
 
 from gpu4d.errors import InputError
 from gpu4d.workflow.guide import scenarios
-from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, GateSettings, InputSettings
+from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, InputSettings, gate_settings
 from gpu4d.workflow.reference_text import is_path
 from gpu4d.workflow.settings import Rule, Section, SettingValue, checked, nearest
-from gpu4d.workflow.stages import known_stages
+from gpu4d.workflow.stages import known_gates, known_stages
 
 SCENARIO = "analysis.scenario"
 
@@ -23,7 +23,7 @@ def known_sections() -> dict[str, type]:
     """Return the sections of a recipe in their order: general sections, then one for every stage that has settings."""
     found: dict[str, type] = {"input": InputSettings, "calibration": CalibrationSettings}
     found.update((stage.section, stage.settings) for stage in known_stages() if stage.settings is not None)
-    return {**found, "gates": GateSettings, "compute": ComputeSettings}
+    return {**found, "gates": gate_settings(known_gates()), "compute": ComputeSettings}
 
 
 class Recipe:

@@ -3,13 +3,14 @@
 # ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.quantities import GivenAs
 from gpu4d.io.timing import STARTS
-from gpu4d.workflow.gates import CONTINUE, RULES, STOP, GateRule, in_words
+from gpu4d.workflow.gates import CONTINUE, STOP, GateRule, in_words
 from gpu4d.workflow.settings import setting
 
 
@@ -166,8 +167,7 @@ class InputSettings:
     bin_scan: int = setting(
         1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4), table="17.1",
         tune="Bin noisy scans whose steps are finer than what you look for: 2 gives four times the counts. Not for ptychography, which "
-        "needs "
-        "the fine steps.",
+        "needs the fine steps.",
     )  # fmt: skip
     preview: bool = setting(
         False,
@@ -204,11 +204,9 @@ def _contradiction(self: Any) -> str | None:
     both = sorted(set(self.stop or ()) & set(self.proceed or ()))
     if both:
         return f"gates.stop and gates.proceed both name {', '.join(both)}: a run can do only one of both"
-    for rule in RULES:
-        for word in ("warn", "fail"):
-            given = getattr(self, f"{rule.key}_{word}")
-            if isinstance(given, list) and not given[0] < given[1]:
-                return f"gates.{rule.key}_{word} = {given}: need the lowest accepted value, then the highest"
+    for name, given in vars(self).items():
+        if name.endswith(("_warn", "_fail")) and isinstance(given, list) and not given[0] < given[1]:
+            return f"gates.{name} = {given}: need the lowest accepted value, then the highest"
     return None
 
 
@@ -217,26 +215,26 @@ OF_STOPPING = (  # how to choose whether a run stops
     "Name gates whose failure makes all that follows useless.",
     "Name gates that fail for a reason that you know.",
 )
-_KEYS = tuple(rule.key for rule in RULES)
-GateSettings = make_dataclass(
-    "GateSettings",
-    [
-        ("on_fail", str, setting(CONTINUE, "text", "What a run does at a gate that fails.", choices=(CONTINUE, STOP), tune=OF_STOPPING[0])),
-        (
-            "stop",
-            object,
-            setting(None, "words", "Gates at which it stops in any case.", choices=_KEYS, automatic="none", tune=OF_STOPPING[1]),
-        ),
+
+
+@functools.cache
+def gate_settings(rules: tuple[GateRule, ...]) -> type:
+    """Return the dataclass of the section [gates] for these gates."""
+    keys = tuple(rule.key for rule in rules)
+    on_fail, stop, proceed = OF_STOPPING
+    fields = [
+        ("on_fail", str, setting(CONTINUE, "text", "What a run does at a gate that fails.", choices=(CONTINUE, STOP), tune=on_fail)),
+        ("stop", object, setting(None, "words", "Gates at which it stops in any case.", choices=keys, automatic="none", tune=stop)),
         (
             "proceed",
             object,
-            setting(None, "words", "Gates at which it continues in any case.", choices=_KEYS, automatic="none", tune=OF_STOPPING[2]),
+            setting(None, "words", "Gates at which it continues in any case.", choices=keys, automatic="none", tune=proceed),
         ),
-        *(entry for rule in RULES for entry in _limits(rule)),
-    ],
-    namespace={"contradiction": _contradiction},
-)
-GateSettings.__doc__ = "Quality gates: their limits, and whether a run stops at one that fails. It keeps what it has made."
+        *(entry for rule in rules for entry in _limits(rule)),
+    ]
+    made = make_dataclass("GateSettings", fields, namespace={"contradiction": _contradiction})
+    made.__doc__ = "Quality gates: their limits, and whether a run stops at one that fails. It keeps what it has made."
+    return made
 
 
 @dataclass

@@ -108,7 +108,7 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     Examples
     --------
     >>> record = Record()
-    >>> record.gate("Sharpness of the lattice", True, "0.1 px", "below 1.7 px", "look at the grains")
+    >>> gate = record.measure("sharpness", 0.1, "0.4 px rms from the lattice, 0.1 of the radius")
     >>> verdict(record, Calibration(), {}, preview=False, measured=True).sentence
     'Yes. Every check was passed, and there is nothing to warn of.'
     """

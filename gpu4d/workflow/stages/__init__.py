@@ -13,6 +13,7 @@ from typing import Any
 
 from gpu4d.errors import InputError
 from gpu4d.extensions import check_class, check_free, extensions
+from gpu4d.workflow.gates import BY_KEY, RULES, GateRule
 from gpu4d.workflow.stage import Stage
 
 GROUP = "gpu4d.stages"  # of entry points
@@ -43,6 +44,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "side_bands:Wdd",
     "ptychography:Ptychography",
     "origin:BeamOrigin",
+    "acquisition_checks:PatternChecks",
     "vector_map:VectorMap",
     "lattice:LatticeFit",
     "dark_field:DarkField",
@@ -66,6 +68,7 @@ def known_stages() -> tuple[Stage, ...]:
     own = [_load(f"{__name__}.{entry}")() for entry in STAGES]
     names, sections = {one.name for one in own}, {*GENERAL_SECTIONS, *(one.section for one in own if one.settings is not None)}
     made = {result for one in own for result in one.makes}
+    gates = set(BY_KEY)
 
     def accept(entry: str, found: Any, package: str) -> Stage:
         check_class(found, Stage, "a subclass of gpu4d.workflow.Stage")
@@ -74,6 +77,10 @@ def known_stages() -> tuple[Stage, ...]:
         check_free(found.name, names, "stage")
         for result in found.makes:
             check_free(result, made, "result")
+        for rule in found.gates:
+            if not (isinstance(rule, GateRule) and rule.key.isidentifier()):
+                raise InputError(f"{found.__name__}.gates has {rule!r}: need gpu4d.workflow.gates.GateRule, with a key that is a name")
+            check_free(rule.key, gates, "gate")
         if found.settings is not None:
             if not (found.section.isidentifier() and dataclasses.is_dataclass(found.settings)):
                 raise InputError(f"{found.__name__} has settings and needs both: a section that is a name, and a dataclass")
@@ -84,9 +91,15 @@ def known_stages() -> tuple[Stage, ...]:
         one = found()
         names.add(found.name)
         made.update(found.makes)
+        gates.update(rule.key for rule in found.gates)
         return one
 
     return (*own, *extensions(GROUP, accept))
+
+
+def known_gates() -> tuple[GateRule, ...]:
+    """Return the gates of the table, then those that stages of other packages bring."""
+    return (*RULES, *(rule for stage in known_stages() for rule in stage.gates))
 
 
 def _load(entry: str) -> type[Stage]:

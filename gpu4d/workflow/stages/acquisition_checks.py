@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.beam.row_drift import row_drift
 from gpu4d.preprocess import in_counts
 from gpu4d.workflow.run_state import RunState
-from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 ENOUGH = 12.0  # px: radius of a disk that locates it as well as any finer one does; a binned disk keeps at least this
 COARSER = 2  # side of the pixels that are advised to be summed
+BY_DEFLECTION = ("dpc", "magnetic", "parallax", "ssb", "wdd", "ptychography")  # the centre of mass is that of the direct beam
 BY_DISKS = ("bragg", "both", "dpc")  # ptychography's pixels set its field of view, and may be many
 LEAST_ROWS = 10  # a trend of fewer rows is chance
 END = 0.1  # share of the rows at either end that are compared
@@ -67,3 +69,34 @@ class AcquisitionChecks(Stage):
         steady = abs(together) >= STEADY
         said = f"counts change by {100 * change:+.1f} % from the first to the last rows, {'steadily' if steady else 'up and down'}"
         state.record.measure("steadiness", 100 * change if steady else 0.0, f"{said} (rank correlation {together:+.2f})")
+
+
+class PatternChecks(Stage):
+    """Compare where the direct beam is in the first rows with where it is in the last."""
+
+    name = "pattern_checks"
+    title = "steadiness of the pattern"
+    guide: ClassVar = ("W",)
+    needs: ClassVar = ("com", "technique", "disk")
+    uses: ClassVar = ("origin", "unusable")
+
+    def wanted(self, state: RunState) -> Reason:
+        if "origin" in state:
+            return yes("the origin of every pattern is measured")
+        if state["technique"] in BY_DEFLECTION:
+            return yes("the centre of mass is that of the bright-field disk")
+        return no("the direct beam was not located in every pattern")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        measured = "origin" in state
+        beam = state["origin"].measured if measured else np.moveaxis(np.asarray(state["com"]), 0, -1)
+        beam = np.array(beam, dtype=np.float64)
+        left_out = [mask for mask in (state["origin"].outliers if measured else None, state.get("unusable")) if mask is not None]
+        for mask in [*left_out, *([] if state.where is None else [~np.asarray(state.where)])]:
+            beam[np.asarray(mask, bool)] = np.nan
+        found = row_drift(beam)
+        if found is None:
+            return
+        said = f"the direct beam moves by {found.shift:.2f} ± {found.error:.2g} px from the first rows to the last; the descan along a row "
+        record, radius = state.record, state["disk"].radius
+        record.measure("pattern_drift", found.beyond / radius, f"{said}explains {found.along:.2f} px; the radius is {radius:.1f} px")

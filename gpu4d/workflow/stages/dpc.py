@@ -301,13 +301,7 @@ def _gates(state: RunState, found: DPC) -> None:
         said = f"{share:.1f} % of curl² + divergence² at the best rotation; noise alone has 50 %"
         state.record.measure("dpc_curl", share, said)
     if found.validity is not None and (found.validity.valid or any(c.met is False for c in found.validity.conditions)):
-        state.record.gate(
-            "DPC as a potential",
-            found.validity.valid,
-            str(found.validity),
-            "thin, finely scanned, few electrons scattered",
-            "do not read the phase as a potential: it is named pseudo-DPC; ptychography or multislice methods may suit the specimen",
-        )
+        state.record.measure("dpc_potential", found.validity.excess, str(found.validity))
     misfit = boundary_misfit(found.phase, found.com, state.calibration.r_pixel or 1.0)
     said = f"the misfit of ∇φ to the measured field is {misfit:.2f} times as large at the boundary as inside"
     state.record.measure("dpc_boundary", misfit, said)

@@ -13,7 +13,6 @@ import numpy as np
 
 import gpu4d
 from gpu4d.data.slices import RealSlice
-from gpu4d.drift.result import BELIEVED
 from gpu4d.errors import InputError
 from gpu4d.workflow.inputs import second_scan
 from gpu4d.workflow.picture import IMAGES, Drawn, Picture
@@ -107,15 +106,9 @@ class Drift(Stage):
         for line in found.warnings:
             record.warn(f"scan_drift: {line}")
         record.decide(self._said(found), "; ".join(found.decisions))
-        good = found.believed
         what = "both scans" if other else "even and odd rows"
-        record.gate(
-            "Agreement of the positions",
-            good,
-            f"{what} agree by {found.agreement:.2f}, {found.significance:.1f} standard deviations of chance",
-            f"{BELIEVED:g} or more",
-            "the positions are not used: check that both scans show the same place with contrast, and the angle",
-        )
+        said = f"{what} agree by {found.agreement:.2f}, {found.significance:.1f} standard deviations of chance"
+        good = record.measure("drift_agreement", found.significance, said).passed
         state.save("drift_corrected", found.corrected(np.asarray(self._picture(state))))
         own = found.positions_in_own_axes(0)
         state.save("positions", RealSlice.calibrated(np.moveaxis(own, -1, 0), "positions", found.units, found.r_pixel, ("x", "y")))

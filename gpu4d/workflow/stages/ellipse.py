@@ -31,8 +31,6 @@ from gpu4d.workflow.structure_names import structure_named
 SIGNIFICANT = 3.0  # standard errors of a/b: a smaller ellipse is none that the rings show
 SHARP = 0.003  # largest standard error of a/b with which a detector may be called round: ellipses of 1 % must be seen
 LEAST_OF_A_GLASS = 0.005  # of a/b: a glass that is strained by as much as this shows the same, so a smaller ellipse is not removed
-ON_RING = 0.01  # of the radius: largest rms distance of the rings from the fitted ones
-SAME_PIXEL = 0.01  # relative: a pixel size that differs from that of the rings by more is a nominal one
 
 
 @dataclass
@@ -162,24 +160,12 @@ class Ellipse(Stage):
     def _gates(self, state: RunState, fit: RingFit | HaloFit, what: str) -> bool:
         """Check that the ellipse is known, and that the rings lie on it. Return whether both are."""
         ratio, error = fit.ellipse[0] - 1, fit.ellipse_error[0]
-        known = ratio > SIGNIFICANT * error or error < SHARP
-        state.record.gate(
-            "Significance of the ellipse",
-            known,
-            f"a/b − 1 = {measured(100 * ratio, 100 * error)} %, {ratio / max(error, 1e-12):.1f} standard errors, from {what}",
-            f"at least {SIGNIFICANT:g} standard errors, or an error below {100 * SHARP:g} %",
-            "more patterns, or a standard with more grains, measure it better; without it radii are of a circle",
-        )
+        said = f"a/b − 1 = {measured(100 * ratio, 100 * error)} %, {ratio / max(error, 1e-12):.1f} standard errors, from {what}"
+        known = state.record.measure("ellipse_significance", error / max(SHARP, ratio / SIGNIFICANT), said)
         off, radius = _distance(fit)
-        near = off < ON_RING * radius
-        state.record.gate(
-            "Rings on their ellipse",
-            near,
-            f"{off:.3f} px rms from the fitted rings, {100 * off / radius:.2g} % of the radius",
-            f"below {100 * ON_RING:g} %",
-            "a shadow, a beam stop with a soft edge, few grains, or a distortion that is no ellipse: give a mask, or measure a standard",
-        )
-        return known and near
+        said = f"{off:.3f} px rms from the fitted rings, {100 * off / radius:.2g} % of the radius"
+        near = state.record.measure("ellipse_rings", 100 * off / radius, said)
+        return known.passed and near.passed
 
     def _apply(self, state: RunState, fit: RingFit | HaloFit, what: str, good: bool) -> None:
         """Write the ellipse into the calibration if it is known and large enough, and the pixel size if the crystal is known."""
@@ -213,13 +199,8 @@ class Ellipse(Stage):
         how = c.how_known("q_pixel") or ""
         if c.q_pixel is not None and not how.startswith(NOMINAL):
             off = fit.q_pixel / c.q_pixel - 1
-            record.gate(
-                "Pixel size and rings",
-                abs(off) <= SAME_PIXEL,
-                f"{what} give {found} Å⁻¹, {100 * off:+.2f} %",
-                f"within {100 * SAME_PIXEL:g} % of the calibration, {measured(c.q_pixel, c.q_pixel_error)} Å⁻¹",
-                "a nominal pixel size, or another crystal? Leave out the pixel size to take that of the rings",
-            )
+            said = f"{what} give {found} Å⁻¹, {100 * off:+.2f} % from the calibration's {measured(c.q_pixel, c.q_pixel_error)} Å⁻¹"
+            record.measure("ring_pixel", 100 * off, said)
             return
         c.set(q_pixel=fit.q_pixel, q_pixel_error=known_error(fit.q_pixel_error), how=f"{what} of this scan")
         for name in ("mean_pattern", "max_pattern"):

@@ -18,7 +18,6 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 NEAR_RING = 0.25  # of its radius: the figure is that of the largest variance in this range
-SMALL, LARGE = 0.5, 2.0  # mrad: range of semi-angles that the guide has for this method
 FIRST = ("median_annular_mean", "annular_mean")  # variants of the figure and of the picture
 VARIANTS = ("annular_mean", "rings", "ring_ensemble", "median_annular_mean", "median_rings")
 
@@ -147,14 +146,8 @@ class Fem(Stage):
         """Compare the semi-angle with the range of the guide."""
         angle = state.calibration.semiangle
         if angle is not None:
-            state.record.gate(
-                "Probe for fluctuations",
-                SMALL <= angle <= LARGE,
-                f"a semi-angle of {angle:g} mrad, which resolves {found.resolution:.1f} Å" if found.resolution else f"{angle:g} mrad",
-                f"{SMALL:g} to {LARGE:g} mrad",
-                "a larger probe averages ordered regions away, a smaller one sees single columns of atoms: choose the semi-angle for the "
-                "size of the ordered regions",
-            )
+            said = f"a semi-angle of {angle:g} mrad, which resolves {found.resolution:.1f} Å" if found.resolution else f"{angle:g} mrad"
+            state.record.measure("fem_probe", angle, said)
 
     def methods(self, state: RunState) -> str:
         if "fem" not in state:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from gpu4d.crystal.dilation import dilation_and_spacing
 from gpu4d.workflow.gates import BY_KEY
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
-from gpu4d.workflow.stages.lattice import SINGLE
 
-SPACINGS = (0.6, 40.0)  # Å: planes of crystals that show separate disks; a unit taken for another is off by 6 or 10 times
+USUAL = 5.0  # Å: middle of the spacings that crystals show, by ratio; the spacing farthest from it is judged
 UNMEASURED = ("given", "set", "units of the axes")  # how the history begins for values that were not measured
 NOMINAL = "semi-angle"  # how a value begins that rests on the semi-angle, which is given
 COMMON = "nominal pixel sizes are wrong by 5 to 10 %, and ellipses of 1 to 3 % are common"
@@ -36,27 +36,15 @@ class LatticeChecks(Stage):
     def _indexed(self, state: RunState) -> None:
         """Check that most disks lie on the lattice whose strain is given."""
         share = state["lattice"].indexed_fraction
-        state.record.gate(
-            "Disks on the lattice",
-            share >= SINGLE,
-            f"{100 * share:.0f} % of the disks lie on the lattice",
-            f"at least {100 * SINGLE:g} %",
-            "several grains or phases: look at the Bragg vector map, classify the patterns, or name structures for orientations",
-        )
+        state.record.measure("lattice_share", 100 * share, f"{100 * share:.0f} % of the disks lie on the lattice")
 
     def _spacings(self, state: RunState) -> None:
         """Check that spacings d = 1/|g| are such as crystals have. A pixel size in 1/nm, or one with the factor 2π, gives others."""
         if not state.calibration.q_pixel:
             return
         d = [1 / (length * state.calibration.q_pixel) for length in state["lattice"].lengths]
-        low, high = SPACINGS
-        state.record.gate(
-            "Spacings of the lattice",
-            all(low <= one <= high for one in d),
-            f"d = 1/|g| = {d[0]:.4g} and {d[1]:.4g} Å",
-            f"{low:g} to {high:g} Å",
-            "is the detector pixel in 1/Å, with g = 1/d and without 2π? 1/nm are ten times as many, 2π/d is 6.28 times as much",
-        )
+        least_like = max(d, key=lambda one: abs(math.log(one / USUAL)))
+        state.record.measure("lattice_spacing", least_like, f"d = 1/|g| = {d[0]:.4g} and {d[1]:.4g} Å")
 
     def _sign(self, state: RunState) -> None:
         """Check that the crystal is stretched where its disks move towards the beam."""

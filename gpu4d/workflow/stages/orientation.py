@@ -28,10 +28,9 @@ from gpu4d.workflow.structure_names import structure_named
 
 ANG = "orientation.ang"  # name of the file for programs of EBSD
 EXPLAINED = 0.6  # of the disks' √intensity: an orientation whose reflections hold less is not counted as found
-INDEXED = 0.9  # least share of the positions with diffracted disks that must have an orientation
 CLEAR = 5.0  # nats (differences of log likelihood): the next best orientation is then at least 150 times less likely
-AMBIGUOUS = 0.5  # largest share of ambiguous positions
 SAME_PIXEL = 0.01  # relative: orientations need the pixel size to 1 %
+SEARCHED = 0.12  # relative: pixel sizes within this of the calibration's are tried, as `fit_peaks` does
 SURE_PIXEL = 2.0  # standard errors of a pixel size within which the reflections may correct it
 WEAK_DISKS = 4.0  # largest threshold of significance in the search of disks with which patterns may decide between look-alikes
 MOST_MARGIN = 30.0  # nats: top of the colour scale; a larger margin makes the answer no surer
@@ -168,24 +167,22 @@ class Orientation(Stage):
         c, record, known = state.calibration, state.record, state.calibration.require("q_pixel")
         fits = {s.name: fit for s in structures if (fit := _pixel_of(state, s)) is not None}
         error = c.q_pixel_error or 0.0
-        expected = f"within {100 * SAME_PIXEL:g} % of the calibration, {measured(known, error)} Å⁻¹"
         if not fits:
-            record.gate(
-                "Pixel size and structures", False, f"the distances of the disks are not those of {', '.join(s.name for s in structures)}",
-                expected, "is the structure the right one, and the pixel size known to 12 %?",
-            )  # fmt: skip
+            said = f"the distances of the disks are not those of {', '.join(s.name for s in structures)} within {100 * SEARCHED:g} %"
+            advice = f"is the structure the right one, and the pixel size known to {100 * SEARCHED:g} %?"
+            record.measure("pixel_structure", 100 * SEARCHED, said, advice=advice)
             return c
         name, fit = min(fits.items(), key=lambda one: abs(one[1].q_pixel / known - 1))
         for line in fit.warnings:
             record.warn(f"pixel size from {name}: {line}")
         possible = [fit.q_pixel] if fit.sure else [fit.q_pixel, *(rival.q_pixel for rival in fit.rivals)]
-        off = min(abs(q - known) for q in possible)
-        sure = error > 0 and off < SURE_PIXEL * math.hypot(error, fit.q_pixel_error)
-        said = "; ".join(
+        off = min((q - known for q in possible), key=abs)
+        sure = error > 0 and abs(off) < SURE_PIXEL * math.hypot(error, fit.q_pixel_error)
+        said = f"{measured(known, error)} Å⁻¹ by the calibration; " + "; ".join(
             f"the reflections of {other} give {measured(one.q_pixel, one.q_pixel_error)} Å⁻¹, {100 * (one.q_pixel / known - 1):+.2f} %"
             for other, one in fits.items()
         )
-        corrected = len(structures) == 1 and fit.sure and sure and off > SAME_PIXEL * known
+        corrected = len(structures) == 1 and fit.sure and sure and abs(off) > SAME_PIXEL * known
         if corrected:
             record.decide(
                 f"Detector pixel for the orientations: {measured(fit.q_pixel, fit.q_pixel_error)} Å⁻¹",
@@ -194,14 +191,7 @@ class Orientation(Stage):
             )
             c = c.only(c.known())
             c.set(q_pixel=fit.q_pixel, q_pixel_error=fit.q_pixel_error, how=f"reflections of {name}")
-        record.gate(
-            "Pixel size and structures",
-            corrected or off <= SAME_PIXEL * known,
-            said,
-            expected,
-            "a nominal pixel size, or another structure? Phases of like patterns are told apart by spacings alone: measure a standard with "
-            "`gpu4d calibrate`",
-        )
+        record.measure("pixel_structure", 0.0 if corrected else 100 * off / known, said)
         return c
 
     def _keep(self, state: RunState, found: Any, misfit: Any, q_pixel: float) -> None:
@@ -312,15 +302,8 @@ def _gates(state: RunState, found: Any, good: np.ndarray, crystal: int) -> None:
     """
     grain, record = found.grain, state.record
     share = int(good.sum()) / max(crystal, 1)
-    record.gate(
-        "Indexed share",
-        share >= INDEXED,
-        f"{100 * min(share, 1.0):.1f} % of {crystal:,} positions with diffracted disks have an orientation that explains "
-        f"{100 * EXPLAINED:g} % of their √intensity",
-        f"at least {100 * INDEXED:g} %",
-        "patterns with few disks have no orientation: lower bragg.min_significance. Else: is it the right structure, are there other "
-        "phases, is the pixel size right? The map of what is explained shows where",
-    )
+    said = f"{100 * min(share, 1.0):.1f} % of {crystal:,} positions with diffracted disks have an orientation that explains "
+    record.measure("indexed_share", 100 * min(share, 1.0), f"{said}{100 * EXPLAINED:g} % of their √intensity")
     radius, distance = state["template"].radius, np.asarray(state.products["orientation_distance"])
     middle = float(np.median(distance[np.isfinite(distance)])) if np.isfinite(distance).any() else math.nan
     said, advice = f"{middle:.2f} px rms from the reflections (median)", "check the pixel size, the elliptical distortion and the structure"
@@ -328,14 +311,8 @@ def _gates(state: RunState, found: Any, good: np.ndarray, crystal: int) -> None:
     margin = grain.margin[grain.found]
     unsure = float(grain.ambiguous.sum() / max(int(grain.found.sum()), 1))
     typical = float(np.median(margin)) if margin.size else math.nan
-    record.gate(
-        "Margin of the orientations",
-        typical > CLEAR and unsure <= AMBIGUOUS,
-        f"{_nats(typical)} (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})",
-        f"above {CLEAR:g} nats, at most {100 * AMBIGUOUS:g} % ambiguous",
-        "look-alikes: search weaker disks (bragg.min_significance = 3), let counts decide (orientation.patterns = true), or name fewer "
-        "phases",
-    )
+    said = f"{_nats(typical)} (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})"
+    record.measure("orientation_margin", typical, said)
 
 
 def _nats(margin: float) -> str:

@@ -17,8 +17,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-MAX_MISFIT = 0.5  # px rms: largest deviation of measured origins from the surface
-MAX_MISFIT_SHARE = 0.1  # of the template's radius: the limit is this if it is larger
+SMALL_DISK = 5.0  # px: pixels limit how exactly smaller disks are located, so that their radius says nothing
 
 
 @dataclass
@@ -65,14 +64,9 @@ class BeamOrigin(Stage):
         state.keep("origin", found)
         if self.given(state).method == "auto" and found.method.startswith("Friedel"):
             record.decide("Origin from Friedel pairs of disks", "the detector mask covers the unscattered beam")
-        miss, allowed = float(np.hypot(*found.residual)), max(MAX_MISFIT, MAX_MISFIT_SHARE * state["template"].radius)
-        record.gate(
-            "Origin on its surface",
-            miss < allowed,
-            f"{miss:.3f} px rms about the surface, {int(found.outliers.sum())} outliers",
-            f"below {allowed:.2f} px",
-            "warnings name rows, columns and positions that no surface fits: a beam that jumps, flyback, several tiles",
-        )
+        miss, radius = float(np.hypot(*found.residual)), max(SMALL_DISK, state["template"].radius)
+        said = f"{miss:.3f} px rms about the surface, {int(found.outliers.sum())} outliers; the radius is {radius:.1f} px"
+        record.measure("origin_surface", miss / radius, said)
         for line in found.findings:
             record.warn(f"origin: {line}")
         drift = np.ptp(found.fitted, axis=(0, 1))

@@ -16,7 +16,6 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-SCALE = 0.05  # largest difference of the scale that the region without atoms asks for
 HIGHEST_DENSITY = 0.2  # atoms per Å³: carbon as diamond has 0.176
 
 
@@ -191,22 +190,10 @@ class Rdf(Stage):
 
     def _gates(self, state: RunState, found: Any) -> None:
         ratio = float(found.scale_ratio)
-        state.record.gate(
-            "Scale of the structure factor",
-            abs(ratio - 1) <= SCALE,
-            f"the region without atoms asks for {ratio:.3f} times the fitted scale",
-            f"within {100 * SCALE:g} %",
-            "look at the structure factor and its fit: another background, range of the fit, composition, or multiple scattering of a "
-            "thick specimen",
-        )
+        said = f"the region without atoms asks for {ratio:.3f} times the fitted scale"
+        state.record.measure("rdf_scale", 100 * (ratio - 1), said)
         density = float(found.density)
-        state.record.gate(
-            "Density of atoms",
-            0 < density < HIGHEST_DENSITY,
-            f"{density:.4f} atoms per Å³",
-            f"above 0 and below {HIGHEST_DENSITY:g}",
-            "the pixel size, the composition or the background is wrong, or the density has to be given",
-        )
+        state.record.measure("rdf_density", density, f"{density:.4f} atoms per Å³")
 
     def methods(self, state: RunState) -> str:
         if "rdf" not in state:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from gpu4d.calibrate import ShadowRotation, rotation_from_points, shadow_rotation
-from gpu4d.calibrate.shadow_points import CLEAR
 from gpu4d.data.pointlist import PointList
 from gpu4d.data.quantities import LENGTHS, GivenAs
 from gpu4d.errors import InputError
@@ -23,10 +22,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-SHARP = math.radians(3.0)  # largest standard error of a rotation that is applied
-LEAST_CORRELATION = 0.3  # in magnitude: less is agreement by chance of two images without common structure
-AGREE = 3.0  # standard errors within which points and images must agree, if both are given
-ROUGH = math.radians(2.0)  # of a point that is marked by hand, where it is more than the standard error
+ROUGH = math.radians(2.0) / 3  # least standard error of points that are marked by hand: three of them are 2°
 ASK = "write shadow.side = under or over into the recipe: an underfocused probe shows the specimen upside down"
 DEFOCUS = GivenAs("defocus", "Å", 1.0, 1e9, known=LENGTHS)
 
@@ -271,33 +267,27 @@ def _told(found: ShadowRotation) -> str:
 
 def _gate(state: RunState, found: ShadowRotation, by: str) -> bool:
     """Check that the rotation is decided and known. Return whether it may be applied."""
-    alike = abs(found.correlation) >= LEAST_CORRELATION
-    sharp = found.error < SHARP or (by == "points" and not found.error > SHARP)
     turn = "180° not decided" if found.half_turn == "undecided" else f"180° by {found.half_turn}"
     clear = f"{found.margin:.3g} times clearer" if found.margin < 1000 else "over 1000 times clearer"
-    common = "" if by == "points" else f"a correlation of {LEAST_CORRELATION:g} or more in magnitude, "
-    seen = "" if by == "points" else f"correlation {found.correlation:+.2f}, "
-    state.record.gate(
-        "Shadow image and STEM image",
-        found.decided and alike and sharp,
-        f"{_told(found)} from {by}: {seen}{clear} than any other answer, {turn}",
-        f"{CLEAR:g} times clearer, {common}180° decided, and an error below {math.degrees(SHARP):g}°",
-        f"{ASK}. Else give more shadow images, the centre and radius of their disk, or points that you recognise",
-    )
-    return found.decided and alike and sharp
+    measure = state.record.measure
+    gates = [measure("shadow_margin", found.margin, f"{_told(found)} from {by}: {clear} than any other answer, {turn}")]
+    if by != "points":
+        gates.append(measure("shadow_correlation", abs(found.correlation), f"correlation {found.correlation:+.2f}"))
+    if by != "points" or not math.isnan(found.error):
+        gates.append(measure("shadow_error", math.degrees(found.error), f"{_told(found)} from {by}"))
+    if found.half_turn != "defocus":
+        said = f"Fresnel fringes tell by {abs(found.fringes):.1f} standard errors: {turn}"
+        gates.append(measure("shadow_side", abs(found.fringes), said))
+    return all(gate.passed for gate in gates)
 
 
 def _agreement_gate(state: RunState, images: ShadowRotation, points: ShadowRotation) -> None:
     """Compare the rotation from images with that from points."""
-    off = abs(math.remainder(images.angle - points.angle, 2 * math.pi))
-    allowed = max(AGREE * math.hypot(images.error, points.error), ROUGH)
-    state.record.gate(
-        "Images and points of the shadow",
-        off <= allowed and images.transpose == points.transpose,
-        f"{_told(images)} from images, {_told(points)} from points",
-        f"the same within {math.degrees(allowed):.2g}°, and the same transpose",
-        "look at both pictures: is a point misplaced, or the sign of the defocus wrong?",
-    )
+    same = images.transpose == points.transpose
+    off = abs(math.remainder(images.angle - points.angle, 2 * math.pi)) if same else math.pi
+    error = max(math.hypot(images.error, points.error), ROUGH)
+    said = f"{_told(images)} from images, {_told(points)} from points: {math.degrees(off):.2g}° apart"
+    state.record.measure("shadow_points", off / error, said if same else f"{said[: said.rfind(':')]}: one is the mirror image of the other")
 
 
 def _as_item(found: ShadowRotation) -> PointList:

@@ -11,7 +11,6 @@ import numpy as np
 import gpu4d
 from gpu4d.data.slices import DiffractionSlice, RealSlice
 from gpu4d.errors import InputError
-from gpu4d.ptychography.experiment import COARSE
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage
@@ -63,13 +62,8 @@ class Ssb(Stage):
         """Check that the steps are fine enough for side bands up to 2α."""
         step, limit = state.calibration.r_pixel, 1 / (4 * aperture(state, found))
         assert step is not None
-        state.record.gate(
-            f"Scan step for {self.name.upper()}",
-            step <= COARSE * limit,
-            f"{step:.3g} Å",
-            f"at most λ/(4α) = {limit:.3g} Å",
-            "frequencies that the steps do not resolve are folded back into the phase: scan finer, or use parallax out of focus",
-        )
+        said = f"{step:.3g} Å, where λ/(4α) is {limit:.3g} Å"
+        state.record.measure("side_band_step", step / limit, said, name=f"Scan step for {self.name.upper()}")
 
     def methods(self, state: RunState) -> str:
         if f"{self.name}_phase" not in state:

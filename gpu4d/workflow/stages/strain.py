@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.crystal.mechanism import MECHANISMS
 from gpu4d.errors import InputError
 from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.picture import STRAIN, Drawn, Picture
@@ -18,7 +19,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
 from gpu4d.workflow.strain_figures import COMPONENTS, magnitude_gate, percent, range_figures, range_of
-from gpu4d.workflow.strain_gates import strain_gates
+from gpu4d.workflow.strain_gates import ANY, strain_gates
 from gpu4d.workflow.strain_reference import (
     LARGEST_MISFIT,
     NAME,
@@ -32,8 +33,6 @@ from gpu4d.workflow.strain_reference import (
     reference_for,
     said_of,
 )
-
-TOGETHER = 0.5  # largest rank correlation of strain and brightness
 
 
 @dataclass
@@ -70,6 +69,12 @@ class StrainSettings:
         "none", "text", "One more map for each named lattice vector: the normal strain along it, which is the relative change of the "
         "spacing of its planes. It does not depend on the axes.", choices=("none", "g1", "g2", "both"),
         tune="Take it for layers: the strain along the direction of growth, or in the plane.",
+    )  # fmt: skip
+    mechanism: str = setting(
+        ANY, "text", "Mechanism of the deformation, if it is known: the trace of strain is compared with it. shear: slip and twins, which "
+        "keep the area; uniaxial: stress along one direction; layer: a coherent layer seen from its side; dilation: heat, composition, or "
+        "a film seen from above.", choices=(ANY, *MECHANISMS),
+        tune="With any, the run says which mechanism suits best, and none is asked for.",
     )  # fmt: skip
     max_strain: float = setting(
         0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10),
@@ -139,6 +144,9 @@ class Strain(Stage):
         for g in self._along(state):
             state.products[f"strain_along_{g}"] = strain.along(g)
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
+        known, whole = int(np.asarray(strain.mask).sum()), int(np.asarray(fit.mask).sum())
+        said = f"{known:,} of {whole:,} positions with a lattice are compared with the {strain.reference.how}"
+        record.measure("strain_measured", 100 * known / max(whole, 1), said)
         self._figures(state, strain)
         self._brightness_gate(state, strain)
 
@@ -173,8 +181,7 @@ class Strain(Stage):
         """Record that there is no strain, and why. The rest of the analysis is kept."""
         state.record.warn(f"no strain: {error}")
         state.record.decide("No strain: the lattice was measured, and there is nothing to compare it with", str(error))
-        advice = "the warning “no strain” says what to do; the lattices are measured, so only strain.reference has to be changed"
-        state.record.gate("Reference of the strain", False, "none that can be used", "an unstrained lattice", advice)
+        state.record.measure("strain_measured", 0.0, "none that can be used")
 
     def _detector(self, state: RunState) -> Detector:
         """Return the detector on whose pixels lattice vectors are given."""
@@ -198,7 +205,7 @@ class Strain(Stage):
         whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
         range_figures(state.record, "Strain", strain, f"the {whose} scatter")
         magnitude_gate(state.record, strain, self.given(state).max_strain)
-        strain_gates(state.record, strain)
+        strain_gates(state.record, strain, self.given(state).mechanism)
 
     def _brightness_gate(self, state: RunState, strain: Any) -> None:
         """Check that strain and the brightness of the disks do not change together."""
@@ -208,14 +215,8 @@ class Strain(Stage):
         if found is None:
             return
         name = {"exx": "ε_xx", "eyy": "ε_yy", "exy": "ε_xy"}[found.component]
-        state.record.gate(
-            "Strain and brightness",
-            abs(found.correlation) <= TOGETHER,
-            f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
-            f"{percent(100 * found.difference, '+')} %",
-            f"at most {TOGETHER:g} in magnitude",
-            "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
-        )
+        said = f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
+        state.record.measure("strain_brightness", found.correlation, f"{said}{percent(100 * found.difference, '+')} %")
 
     def methods(self, state: RunState) -> str:
         strain = state.get("strain")
