@@ -47,7 +47,7 @@ def quick(monkeypatch):
     """Runs that take no time: each is noted, and leaves a result."""
     calls = []
 
-    def made(found, out, recipe, cache=True, timeout=None):
+    def made(found, out, recipe, cache=True, timeout=None, exact=False):
         calls.append(found.name)
         out.mkdir(exist_ok=True)
         (out / "result.h5").write_bytes(b"")
@@ -196,7 +196,7 @@ def test_watching_takes_files_as_they_arrive_and_ends_when_idle(tmp_path, quick)
 def test_a_process_that_is_ended_is_a_failure_with_its_signal(tmp_path, monkeypatch):
     np.save(tmp_path / "one.npy", tiny_scan())
     (tmp_path / "r.toml").write_text("")
-    (found,) = look_at([tmp_path / "one.npy"])
+    (found,) = look_at({tmp_path / "one.npy": "one.npy"})
     monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")
     assert outcome.status == FAILED and "SIGKILL" in outcome.error and "memory" in outcome.error
@@ -208,7 +208,7 @@ def test_a_process_that_is_ended_is_a_failure_with_its_signal(tmp_path, monkeypa
 def test_a_run_that_stops_at_a_gate_is_no_success(tmp_path, monkeypatch):
     np.save(tmp_path / "one.npy", tiny_scan())
     (tmp_path / "r.toml").write_text("")
-    (found,) = look_at([tmp_path / "one.npy"])
+    (found,) = look_at({tmp_path / "one.npy": "one.npy"})
     said = {"headline": "Images only. 1 of 2 quality gates passed.", "gates": [{"passed": True}, {"passed": False}], "stopped": "Sharpness"}
     monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", f"print({json.dumps(json.dumps(said))}); raise SystemExit(3)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")
