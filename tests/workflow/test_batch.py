@@ -107,7 +107,7 @@ def test_a_batch_goes_on_after_failures_and_says_what_became_of_each(day, tmp_pa
     }  # fmt: skip
     assert len({one.folder for one in outcomes if one.status == DONE}) == 3
     text = table(outcomes)
-    assert "3 analysed, 2 failed, 1 no scans" in text and re.search(r"one\.npy +images +1/2 +0\.5 +Images only\.", text)
+    assert "3 analysed, 2 failed, 1 skipped" in text and re.search(r"one\.npy +images +1/2 +0\.5 +Images only\.", text)
     saved = json.loads((tmp_path / "out" / "batch.json").read_text())
     assert [entry["name"] for entry in saved["files"]] == [one.name for one in outcomes]
     assert read_table(tmp_path / "out") == outcomes

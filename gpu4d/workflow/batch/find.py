@@ -14,6 +14,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.formats import known_formats
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
+from gpu4d.io.raw_files import raw_files
 from gpu4d.workflow.report.output import REPORT
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 ONE_FILE = ("hdf5", "emd", "npy", "hyperspy", "nexus", "prismatic", "abtem", "stempy", "velox")  # formats whose scans are one file each
 PART = re.compile(r"(_master|_data_\d+|_meta)$")  # at the end of the names of a scan's files: x_master.h5, x_data_000001.h5
 SERIES = re.compile(r"_\d+$")  # of TIA: x.emi, x_1.ser
+NUMBERED = re.compile(r"_\d{3}$")  # of TVIPS: x_000.tvips, x_001.tvips
 TABLE = "batch.json"  # a folder with it holds the results of a batch
 LARGER = re.compile(r"_data_\d+$")  # a part that a master file opens
 
@@ -46,7 +48,11 @@ class Found:
     error : str
         Why it cannot be opened although it should be a scan.
     about : str
-        Its shape and the type of its numbers. Empty if they are not known before it is analysed.
+        Its shape and the type of its numbers. Empty if it cannot be opened without settings.
+    complaint : str
+        Why it cannot be opened without settings, such as a shape of the scan.
+    reads : frozenset of str
+        Real paths of the files with its patterns.
     """
 
     path: Path
@@ -56,6 +62,8 @@ class Found:
     skipped: str = ""
     error: str = ""
     about: str = ""
+    complaint: str = ""
+    reads: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -189,11 +197,23 @@ def _grouped(looked: list[Found]) -> list[Found]:
             done.append(Found(found.path, found.under, skipped=f"belongs to {main.path.name}"))
         else:
             done += _datasets(found)
+    return _read_once(done)
+
+
+def _read_once(looked: list[Found]) -> list[Found]:
+    """Skip scans whose patterns are in the same files as those of an earlier one, such as the further files of one series."""
+    first: dict[frozenset[str], Found] = {}
+    done = []
+    for found in looked:
+        by = first.setdefault(found.reads, found) if found.reads else found
+        done.append(found if by is found else Found(found.path, found.under, skipped=f"belongs to {by.path.name}"))
     return done
 
 
 def _common(path: Path) -> str:
     """Return the part of a name that the files of one scan share."""
+    if path.suffix.lower() == ".tvips":
+        return NUMBERED.sub("", path.stem)
     return SERIES.sub("", path.stem) if path.suffix.lower() == ".ser" else PART.sub("", path.stem)
 
 
@@ -213,11 +233,15 @@ def _main(group: list[Found]) -> Found:
     """Return the file of a group by which the scan is opened: a master file, else the largest one that is recognised."""
     known = [found for found in group if found.format] or group
     masters = [found for found in known if found.path.stem.endswith("_master")]
+    if known[0].format == "tvips":  # numbered files of one scan, of which the first has the header
+        return min(known, key=lambda found: found.path.name)
     return (masters or sorted(known, key=lambda found: -_size(found.path)))[0]
 
 
 def _belongs(found: Found, main: Found) -> bool:
     """Say whether a file is a part of the scan of another one, and no scan of its own with a similar name."""
+    if main.format == "tvips" and found.path.suffix == main.path.suffix:
+        return True
     if LARGER.search(found.path.stem):
         return main.path.stem.endswith("_master")
     if main.path.stem == f"{found.path.stem}_master":  # metadata that a DECTRIS detector writes beside its master file
@@ -231,7 +255,8 @@ def _datasets(found: Found) -> list[Found]:
     if not found.format:
         return [found]
     try:
-        return [replace(found, about=_about(open_scan(found.path)))]
+        cube = open_scan(found.path)
+        return [replace(found, about=_about(cube), reads=frozenset(raw_files(cube)))]
     except InputError as error:
         if "could be the scan" in str(error) and found.path.is_file():
             import h5py
@@ -240,9 +265,9 @@ def _datasets(found: Found) -> list[Found]:
 
             with h5py.File(found.path, "r") as file:
                 return [replace(found, dataset=dataset, about=_about(file[dataset])) for dataset in possible_scans(file)]
+        return [replace(found, complaint=str(error))]
     except Exception as error:  # of a library that reads a damaged file: the run says it, too
         return [replace(found, error=f"{type(error).__name__}: {error}")]
-    return [found]
 
 
 def _about(scan: DataCube | h5py.Dataset) -> str:

@@ -202,8 +202,10 @@ def plan_batch(
     recipe.resolve()
     batch, planned = _Batch(out, recipe, options, say), []
     for found in look_at(_files(given, out, options, say)):
-        path = str(found.path.resolve())
-        if found.skipped or found.error:
+        path, opens = str(found.path.resolve()), any(name.startswith("input.") for name in recipe.given)
+        if found.complaint and not opens:
+            planned.append(Outcome(found.name, path, FAILED, error=found.complaint))
+        elif found.skipped or found.error:
             planned.append(Outcome(found.name, path, SKIPPED if found.skipped else FAILED, error=found.skipped or found.error))
         elif (before := batch.done_before(found)) is not None:
             planned.append(replace(before, status=UNCHANGED))

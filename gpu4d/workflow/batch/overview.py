@@ -22,10 +22,10 @@ SIDE = 360  # pixels of the longer side of a small picture: sharp at 265 pixels 
 LONGEST_NAME = 40  # characters of a file's name in a table: of a longer one the end is shown, in which names differ
 
 
-def counted(outcomes: Sequence[Outcome]) -> str:
+def counted(outcomes: Sequence[Outcome], failed: str = "failed") -> str:
     """Say how many files there were of each kind."""
     number = {status: sum(one.status == status for one in outcomes) for status in (WAITING, DONE, UNCHANGED, FAILED, SKIPPED)}
-    words = {WAITING: "to analyse", DONE: "analysed", UNCHANGED: "done before", FAILED: "failed", SKIPPED: "no scans"}
+    words = {WAITING: "to analyse", DONE: "analysed", UNCHANGED: "done before", FAILED: failed, SKIPPED: "skipped"}
     return ", ".join(f"{count} {words[status]}" for status, count in number.items() if count) or "no files"
 
 
@@ -39,7 +39,7 @@ def plan_table(outcomes: Sequence[Outcome]) -> str:
     """Return the table of a plan for the terminal: what would be done with each file, and what it is or why not."""
     words = {WAITING: "analyse", UNCHANGED: "done before", FAILED: "cannot open", SKIPPED: "skip"}
     rows = [(one.name, words[one.status], one.error or one.headline) for one in outcomes]
-    return "\n".join([*_aligned(("file", "plan", "what it is, or why"), rows), "", counted(outcomes)])
+    return "\n".join([*_aligned(("file", "plan", "what it is, or why"), rows), "", counted(outcomes, "cannot be opened")])
 
 
 def _aligned(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: Sequence[int] = ()) -> list[str]:
