@@ -70,7 +70,7 @@ def write_day(folder: Path) -> None:
     alloy = crystal(3).astype("uint16")
     _hdf5(folder / "alloy.h5", scan=alloy)
     _empad(folder / "empad_alloy.raw", crystal(4, (128, 128), scan=(6, 6)))
-    _merlin(folder / "merlin_alloy.mib", crystal(5, scan=(8, 8)).astype("uint8"))
+    merlin(folder / "merlin_alloy.mib", crystal(5, scan=(8, 8)).astype("uint8"))
     np.save(folder / "grains.npy", grains().astype("uint32"))
     gpu4d.save(folder / "atoms.emd", {"datacube": atoms(2e4)})
     _hdf5(folder / "atoms_float.h5", scan=atoms(None).source.array.astype("f4"))
@@ -146,7 +146,7 @@ def _empad(path, values):
     path.with_suffix(".xml").write_text(EMPAD_XML.format(raw=path.name, x=x, y=y))
 
 
-def _merlin(path, values):
+def merlin(path, values):
     """Write patterns as a Merlin does, the last row of each first, with time stamps a millisecond apart and a pause after each row."""
     begin = datetime.datetime(2026, 12, 1, 9, 30)
     with open(path, "wb") as file:

@@ -104,6 +104,7 @@ def files_of(given: Iterable[str], out: Path, recursive: bool = False) -> dict[P
             root, listed = path.parent, [path]
         elif glob.has_magic(text):
             root, listed = _before_wildcards(path), sorted(Path(one) for one in glob.glob(text, recursive=True))
+            listed = [one for one in listed if not _holds_results(one.parent)]
         else:
             raise InputError(f"{text}: there is no such file or folder; give a folder, files, or a pattern in quotes such as 'day1/*.h5'")
         roots.add(root)
@@ -142,8 +143,11 @@ def _listed(folder: Path) -> list[Path]:
 
 def _may_hold_scans(path: Path, out: Path) -> bool:
     """Say whether a path is a folder, and neither hidden nor a result of a run or a batch."""
-    result = (path / REPORT).is_file() or (path / TABLE).is_file()
-    return path.is_dir() and not path.name.startswith(".") and not result and path.resolve() != out.resolve()
+    return path.is_dir() and not path.name.startswith(".") and not _holds_results(path) and path.resolve() != out.resolve()
+
+
+def _holds_results(folder: Path) -> bool:
+    return (folder / REPORT).is_file() or (folder / TABLE).is_file()
 
 
 def _before_wildcards(pattern: Path) -> Path:
@@ -168,7 +172,7 @@ def _is_scan_folder(path: Path) -> bool:
 
 def _is_input(path: Path, out: Path) -> bool:
     place = path.resolve()
-    hidden, result = path.name.startswith("."), (path / REPORT).is_file()
+    hidden, result = path.name.startswith("."), _holds_results(path)
     inside = place == out.resolve() or out.resolve() in place.parents
     return not hidden and not result and not inside and (path.is_file() or (path.is_dir() and _is_scan_folder(path)))
 
