@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     import click
 
 
-OF_A_BATCH = ("watch", "every", "until_idle", "stop_on_error", "timeout", "again")  # flags that are no settings of a run
+OF_A_BATCH = (
+    "watch",
+    "every",
+    "until_idle",
+    "stop_on_error",
+    "timeout",
+    "again",
+    "recursive",
+    "exact",
+)  # no settings of a run
 
 
 def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -> None:
@@ -28,6 +37,8 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
     )
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings of all runs. Flags override it.")
     @calibration_flags
+    @click.option("-r", "--recursive", is_flag=True, help="Take the files in folders under FOLDER, too.")
+    @click.option("--dry-run", is_flag=True, help="Say what would be done with each file, and do nothing.")
     @click.option("--watch", is_flag=True, help="Go on, and analyse files as they arrive.")
     @click.option("--every", type=seconds, default=10.0, metavar="S", help="Seconds between looks, and without a change.  [default: 10]")
     @click.option("--until-idle", type=seconds, metavar="S", help="End watching after so many seconds without new files.")
@@ -35,6 +46,7 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
     @click.option("--timeout", type=seconds, metavar="S", help="End a run that takes longer, and go on.")
     @click.option("--again", is_flag=True, help="Analyse scans again that an earlier batch in OUT has done.")
     @click.option("--no-cache", is_flag=True, help="Compute everything, and keep nothing for later runs.")
+    @click.option("--exact", is_flag=True, help="Read large files as a whole to see whether they have changed since an earlier batch.")
     @click.option("--memory", metavar="M", help="Memory that may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
     @click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N, or several as cuda:0,cuda:1.  [default: auto]")
     @debug
@@ -42,6 +54,7 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
         given: tuple[str, ...],
         out: Path | None,
         recipe: Path | None,
+        dry_run: bool,
         debug: bool,
         **flags: Any,
     ) -> int:
@@ -49,17 +62,22 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
 
         A scan that fails is reported, and the others go on. OUT gets a folder for each scan, batch.json, and index.html, a page with
         pictures that link to the reports. The same command again continues: scans that are done are not analysed again. The exit code
-        is 1 if something failed.
+        is 1 if something failed, with --dry-run if a file cannot be opened.
         """
         from gpu4d.errors import InputError
-        from gpu4d.workflow.batch import BatchOptions, run_batch, table
+        from gpu4d.workflow.batch import BatchOptions, plan_batch, plan_table, run_batch, table
 
         cache = not flags.pop("no_cache")
         options = BatchOptions(cache=cache, **{name: flags.pop(name) for name in OF_A_BATCH})
         if options.until_idle is not None and not options.watch:
             raise InputError("--until-idle belongs to --watch: give both")
         folder, settings = out or Path("gpu4d-batch"), with_flags(recipe, flags)
-        outcomes = run_batch(given, folder, settings, options, lambda line: click.echo(line, err=True))
+        tell = lambda line: click.echo(line, err=True)  # noqa: E731
+        if dry_run:
+            outcomes = plan_batch(given, folder, settings, options, tell)
+            say(plan_table(outcomes))
+            return int(any(one.status == "failed" for one in outcomes))
+        outcomes = run_batch(given, folder, settings, options, tell)
         say(f"{table(outcomes)}\nall results: {folder / 'index.html'}", f"the results are complete in {folder}")
         return int(any(one.status == "failed" for one in outcomes))
 

@@ -144,7 +144,7 @@ def find_crystallites(
     [[3, 4]]
     """
     from scipy import ndimage
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     expected = float(real_number(false_positives, "false_positives"))
     radius = disk_radius(cube.calibration) if disk is None else float(real_number(disk, "disk"))
@@ -163,7 +163,7 @@ def find_crystallites(
     spots = sweep(cube, SpotFluctuation(glass, radius, origin, **rings), **sweep_options)
     low, high = (CLEAR_OF_BEAM * radius, np.inf) if radii is None else floats(radii, 2, "radii")
     significance, variance = _combined(spots, (spots.radius >= low) & (spots.radius < high), (low, high))
-    threshold = float(norm.isf(expected / n))
+    threshold = float(-ndtri(expected / n))
     above = np.nan_to_num(significance, nan=-np.inf) > threshold
     labels, found = ndimage.label(above, np.ones((3, 3)))
     numbers = np.arange(1, found + 1)

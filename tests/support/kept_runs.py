@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import re
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 KNOWN = {"calibration__energy": 200e3, "calibration__semiangle": 3.0, "calibration__r_pixel": 20.0, "images__adf_inner": 1.2}
+TIMES = re.compile(r"metadatabundle/(log|calibration/history)")  # of a result file: when something was done, and how long it took
 MODULES = ("kept_runs", "recipes_in_tests", "gpu4d.workflow", "gpu4d.plot", "jinja2", "h5py", "scipy.optimize")
 
 
@@ -59,3 +62,34 @@ def tiny_scan():
     scan = np.random.default_rng(0).poisson(0.2, (3, 4, 16, 16)).astype(np.uint8)
     scan[:, :, 7:9, 7:9] += 20
     return scan
+
+
+def content(path):
+    """All values and attributes of a result file, times aside."""
+    found = {}
+
+    def take(name, item):
+        if TIMES.search(name):
+            return
+        for key, value in item.attrs.items():
+            found[f"{name}@{key}"] = np.asarray(value).tolist()
+        if isinstance(item, h5py.Dataset):
+            value = item[()]
+            found[name] = (
+                item.dtype.str,
+                item.shape,
+                value.tobytes() if item.dtype != object and hasattr(value, "tobytes") else repr(value),
+            )
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return found
+
+
+def same(one, other):
+    """Whether two result folders have the same results: the file's values, every picture, the recipe."""
+    names = [sorted(p.name for p in folder.iterdir()) for folder in (one, other)]
+    if names[0] != names[1] or content(one / "result.h5") != content(other / "result.h5"):
+        return False
+    alike = [name for name in names[0] if name.endswith((".png", ".toml"))]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in alike)

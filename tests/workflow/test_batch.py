@@ -16,12 +16,13 @@ from kept_runs import tiny_scan
 import gpu4d
 from gpu4d.cli import run_command
 from gpu4d.errors import InputError
-from gpu4d.workflow.batch import many
+from gpu4d.workflow.batch import many, plan_batch, plan_table
 from gpu4d.workflow.batch.arriving import Arrivals, is_written
-from gpu4d.workflow.batch.find import files_of, look_at
+from gpu4d.workflow.batch.find import files_of, folders_not_looked_into, look_at
 from gpu4d.workflow.batch.many import BatchOptions, run_batch
-from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, Outcome, analyse_apart
+from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, WAITING, Outcome, analyse_apart
 from gpu4d.workflow.batch.overview import page, read_table, table
+from gpu4d.workflow.keeping import identity
 from gpu4d.workflow.recipe import Recipe
 
 
@@ -47,7 +48,7 @@ def quick(monkeypatch):
     """Runs that take no time: each is noted, and leaves a result."""
     calls = []
 
-    def made(found, out, recipe, cache=True, timeout=None):
+    def made(found, out, recipe, cache=True, timeout=None, exact=False):
         calls.append(found.name)
         out.mkdir(exist_ok=True)
         (out / "result.h5").write_bytes(b"")
@@ -88,6 +89,20 @@ def test_files_beside_a_scan_are_not_a_second_scan(tmp_path, shared_data):
         assert all(path.name.endswith(suffix) for path in scans)
 
 
+def test_files_of_one_series_are_one_scan(tmp_path):
+    """Each file of a series is recognised, and opening any of them opens all."""
+    import day_of_scans
+
+    scan = day_of_scans.crystal(1, (32, 32), (4, 4)).astype("uint8")
+    day_of_scans.merlin(tmp_path / "s.mib", scan)
+    whole = (tmp_path / "s.mib").read_bytes()
+    (tmp_path / "s.mib").unlink()
+    for number in range(2):
+        (tmp_path / f"s_{number + 1}.mib").write_bytes(whole[number * len(whole) // 2 : (number + 1) * len(whole) // 2])
+    first, second = look_at(files_of([str(tmp_path)], tmp_path / "out"))
+    assert first.about.startswith("4×4×32×32") and second.skipped == "belongs to s_1.mib"
+
+
 def test_patterns_and_files_may_be_named_and_results_are_not_inputs(day, tmp_path):
     out = tmp_path / "day" / "out"
     (out / "one").mkdir(parents=True)
@@ -96,6 +111,94 @@ def test_patterns_and_files_may_be_named_and_results_are_not_inputs(day, tmp_pat
     assert {p.name for p in files_of([str(day / "*.npy"), str(day / "one.npy"), str(day / "**" / "*.npy")], out)} == {"one.npy"}
     with pytest.raises(InputError, match="no such file"):
         files_of([str(day / "nothing.h5")], out)
+
+
+def test_folders_under_a_folder_are_looked_into_if_asked(tmp_path):
+    """Names are paths under the folder. Hidden folders, results and links to folders are left out."""
+    day, out = tmp_path / "day", tmp_path / "day" / "out"
+    for folder in (".", "a", "a/deep", "b", ".hidden", "result", "batch", "out"):
+        (day / folder).mkdir(parents=True, exist_ok=True)
+        np.save(day / folder / "scan.npy", tiny_scan())
+    (day / "result" / "report.html").write_text("")
+    (day / "batch" / "batch.json").write_text("{}")
+    (day / "linked").symlink_to(day / "a")
+    assert list(files_of([str(day)], out).values()) == ["scan.npy"]
+    assert list(files_of([str(day)], out, recursive=True).values()) == ["a/deep/scan.npy", "a/scan.npy", "b/scan.npy", "scan.npy"]
+    assert [path.name for path in folders_not_looked_into([str(day)], out)] == ["a", "b", "linked"]
+    two = files_of([str(day / "a"), str(day / "b" / "*.npy")], out)
+    assert list(two.values()) == ["a/scan.npy", "b/scan.npy"], "scans of several folders have the folder's name"
+    assert list(files_of([str(day / "*" / "*.npy")], out).values()) == ["a/scan.npy", "b/scan.npy", "linked/scan.npy"]
+
+
+def test_results_of_scans_of_one_name_do_not_replace_each_other(tmp_path, quick):
+    day = tmp_path / "day"
+    for folder in ("a", "b"):
+        (day / folder).mkdir(parents=True)
+        np.save(day / folder / "scan.npy", tiny_scan())
+    np.save(day / "a_scan.npy", tiny_scan())
+    outcomes = run_batch([str(day)], tmp_path / "out", Recipe(), BatchOptions(recursive=True), say=str)
+    assert [one.name for one in outcomes] == ["a/scan.npy", "a_scan.npy", "b/scan.npy"]
+    assert [one.folder for one in outcomes] == ["a_scan", "a_scan_npy", "b_scan"]
+
+
+def test_results_of_an_earlier_batch_in_the_folder_stay_in_its_table(tmp_path, quick):
+    """Also if a batch that goes on is ended before it has come to them: the next one does not analyse them again."""
+    for name in ("a", "b", "c"):
+        np.save(tmp_path / f"{name}.npy", tiny_scan())
+    out = tmp_path / "out"
+    run_batch([str(tmp_path / "*.npy")], out, Recipe(), say=str)
+    run_batch([str(tmp_path / "a.npy")], out, Recipe(), say=str)
+    assert {one.name for one in read_table(out)} == {"a.npy", "b.npy", "c.npy"} and "b.npy" in (out / "index.html").read_text()
+    run_batch([str(tmp_path / "*.npy")], out, Recipe(), say=str)
+    assert len(quick) == 3, "nothing was analysed a second time"
+    (out / "b" / "result.h5").unlink()
+    run_batch([str(tmp_path / "a.npy")], out, Recipe(), say=str)
+    assert {one.name for one in read_table(out)} == {"a.npy", "c.npy"}, "a result that is gone is not listed"
+
+
+def test_a_scan_is_analysed_again_if_a_file_beside_it_changes(tmp_path, quick):
+    """The patterns of an .xml file, for example, are in a .raw file."""
+    np.save(tmp_path / "one.npy", tiny_scan())
+    (tmp_path / "one.xml").write_text("<a/>")
+    for text in ("<a/>", "<b/>", "<b/>"):
+        (tmp_path / "one.xml").write_text(text)
+        run_batch([str(tmp_path / "one.npy")], tmp_path / "out", Recipe(), say=str)
+    assert quick == ["one.npy"] * 2
+
+
+def test_exact_sees_a_change_that_hides_between_the_blocks(tmp_path, quick, monkeypatch):
+    """Of a large file blocks are compared. Here every file is large, and blocks are small."""
+    monkeypatch.setattr(identity, "WHOLE", 0)
+    monkeypatch.setattr(identity, "BLOCK", 1)
+    monkeypatch.setattr(identity, "BLOCKS", 2)
+    path, scan = tmp_path / "one.npy", tiny_scan()
+    changed = scan.copy()
+    changed[1, 1, 1, 1] += 1
+
+    def analysed(values, exact):
+        np.save(path, values)
+        os.utime(path, (1, 1))
+        run_batch([str(path)], tmp_path / f"out{exact}", Recipe(), BatchOptions(exact=exact), say=str)
+        return len(quick)
+
+    assert [analysed(values, False) for values in (scan, changed)] == [1, 1]
+    assert [analysed(values, True) for values in (scan, changed, changed)] == [2, 3, 3]
+
+
+def test_a_plan_says_what_would_be_done_and_writes_nothing(day, tmp_path, quick):
+    out, said = tmp_path / "out", []
+    (day / "evening").mkdir()
+    np.save(day / "one.npy", tiny_scan())
+    planned = {one.name: one.status for one in plan_batch([str(day)], out, Recipe(), say=said.append)}
+    assert planned == {
+        "one.npy": WAITING, "two.h5:/first": WAITING, "two.h5:/second": WAITING,
+        "cut.h5": FAILED, "empty.mib": FAILED, "notes.txt": SKIPPED,
+    }  # fmt: skip
+    assert not quick and not out.exists() and "evening" in said[0] and "--recursive" in said[0]
+    run_batch([str(day / "one.npy")], out, Recipe(), say=str)
+    text = plan_table(plan_batch([str(day)], out, Recipe(), say=str))
+    assert "2 to analyse, 1 done before, 2 cannot be opened, 1 skipped" in text and quick == ["one.npy"]
+    assert re.search(r"two\.h5:/first +analyse +hdf5 3×4×16×16 uint8", text) and re.search(r"notes\.txt +skip +not a scan", text)
 
 
 def test_a_batch_goes_on_after_failures_and_says_what_became_of_each(day, tmp_path, quick, capsys):
@@ -107,7 +210,7 @@ def test_a_batch_goes_on_after_failures_and_says_what_became_of_each(day, tmp_pa
     }  # fmt: skip
     assert len({one.folder for one in outcomes if one.status == DONE}) == 3
     text = table(outcomes)
-    assert "3 analysed, 2 failed, 1 no scans" in text and re.search(r"one\.npy +images +1/2 +0\.5 +Images only\.", text)
+    assert "3 analysed, 2 failed, 1 skipped" in text and re.search(r"one\.npy +images +1/2 +0\.5 +Images only\.", text)
     saved = json.loads((tmp_path / "out" / "batch.json").read_text())
     assert [entry["name"] for entry in saved["files"]] == [one.name for one in outcomes]
     assert read_table(tmp_path / "out") == outcomes
@@ -196,7 +299,7 @@ def test_watching_takes_files_as_they_arrive_and_ends_when_idle(tmp_path, quick)
 def test_a_process_that_is_ended_is_a_failure_with_its_signal(tmp_path, monkeypatch):
     np.save(tmp_path / "one.npy", tiny_scan())
     (tmp_path / "r.toml").write_text("")
-    (found,) = look_at([tmp_path / "one.npy"])
+    (found,) = look_at({tmp_path / "one.npy": "one.npy"})
     monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")
     assert outcome.status == FAILED and "SIGKILL" in outcome.error and "memory" in outcome.error
@@ -208,7 +311,7 @@ def test_a_process_that_is_ended_is_a_failure_with_its_signal(tmp_path, monkeypa
 def test_a_run_that_stops_at_a_gate_is_no_success(tmp_path, monkeypatch):
     np.save(tmp_path / "one.npy", tiny_scan())
     (tmp_path / "r.toml").write_text("")
-    (found,) = look_at([tmp_path / "one.npy"])
+    (found,) = look_at({tmp_path / "one.npy": "one.npy"})
     said = {"headline": "Images only. 1 of 2 quality gates passed.", "gates": [{"passed": True}, {"passed": False}], "stopped": "Sharpness"}
     monkeypatch.setattr("gpu4d.workflow.batch.one_run.COMMAND", ("-c", f"print({json.dumps(json.dumps(said))}); raise SystemExit(3)"))
     outcome = analyse_apart(found, tmp_path / "out", tmp_path / "r.toml")

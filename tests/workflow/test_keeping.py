@@ -1,12 +1,11 @@
 """What is kept of a run: only what changed is computed again, results are the same to the last bit, and nothing kept breaks a run."""
 
 import os
-import re
 
 import h5py
 import numpy as np
 import pytest
-from kept_runs import KNOWN, entries, killed, no_pictures, start
+from kept_runs import KNOWN, entries, killed, no_pictures, same, start
 from recipes_in_tests import recipe
 
 import gpu4d
@@ -15,39 +14,6 @@ from gpu4d.workflow.content import BLOCK, WHOLE
 from gpu4d.workflow.keeping import identity_of, open_store, store
 from gpu4d.workflow.keeping.effects import content_digest
 from gpu4d.workflow.keeping.watching import Watch, WatchedRecipe, unwatch_calibration, watch_calibration
-
-TIMES = re.compile(r"metadatabundle/(log|calibration/history)")  # of a result file: when something was done, and how long it took
-
-
-def content(path):
-    """All values and attributes of a result file, times aside."""
-    found = {}
-
-    def take(name, item):
-        if TIMES.search(name):
-            return
-        for key, value in item.attrs.items():
-            found[f"{name}@{key}"] = np.asarray(value).tolist()
-        if isinstance(item, h5py.Dataset):
-            value = item[()]
-            found[name] = (
-                item.dtype.str,
-                item.shape,
-                value.tobytes() if item.dtype != object and hasattr(value, "tobytes") else repr(value),
-            )
-
-    with h5py.File(path) as file:
-        file.visititems(take)
-    return found
-
-
-def same(one, other):
-    """Whether two result folders have the same results: the file's values, every picture, the recipe."""
-    names = [sorted(p.name for p in folder.iterdir()) for folder in (one, other)]
-    if names[0] != names[1] or content(one / "result.h5") != content(other / "result.h5"):
-        return False
-    alike = [name for name in names[0] if name.endswith((".png", ".toml"))]
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in alike)
 
 
 def said(result, word):

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpu4d.errors import InputError
+from gpu4d.io import leftovers
 from gpu4d.workflow.batch.arriving import Arrivals
-from gpu4d.workflow.batch.find import Found, files_of, look_at
-from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, Outcome, analyse_apart
-from gpu4d.workflow.batch.overview import read_table, write_overview
+from gpu4d.workflow.batch.find import TABLE, Found, files_of, folders_not_looked_into, look_at
+from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, WAITING, Outcome, analyse_apart
+from gpu4d.workflow.batch.overview import PAGE, read_table, write_overview
 from gpu4d.workflow.keeping import identity_of
-from gpu4d.workflow.keeping.identity import code_identity, digest, setting_digest
+from gpu4d.workflow.keeping.identity import code_identity, digest, files_of_scan, setting_digest
 from gpu4d.workflow.pipeline import needed
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.report.output import RESULT
@@ -42,6 +43,10 @@ class BatchOptions:
         Keep what stages make, so that a run that was ended goes on where it was.
     again : bool
         Analyse scans again that an earlier batch has done.
+    recursive : bool
+        Take the files in folders under the given ones, too.
+    exact : bool
+        Read large files as a whole to see whether they have changed since an earlier batch.
     """
 
     watch: bool = False
@@ -51,6 +56,8 @@ class BatchOptions:
     timeout: float | None = None
     cache: bool = True
     again: bool = False
+    recursive: bool = False
+    exact: bool = False
 
 
 class _Batch:
@@ -80,25 +87,43 @@ class _Batch:
         return outcome
 
     def _analysed(self, found: Found, path: str, place: str) -> Outcome:
-        inputs = digest([identity_of(found.path), found.dataset, self.all_settings, code_identity()])
-        before = self.before.get(found.name + path)
-        folder = before.folder if before is not None and before.folder else self._free_name(found)
-        if before is not None and before.inputs == inputs and not self.options.again and (self.out / folder / RESULT).is_file():
+        inputs, options = self._inputs(found), self.options
+        if (before := self.done_before(found, inputs)) is not None:
             return replace(before, status=UNCHANGED)
         self.say(f"{place} {found.name} …")
+        known = self.before.get(found.name + path)
+        folder = known.folder if known is not None and known.folder else self._free_name(found)
         self.folders.add(folder)
-        outcome = analyse_apart(found, self.out / folder, self.settings, self.options.cache, self.options.timeout)
+        outcome = analyse_apart(found, self.out / folder, self.settings, options.cache, options.timeout, options.exact)
         outcome.path, outcome.inputs = path, inputs if outcome.status == DONE else ""
         return outcome
 
+    def _inputs(self, found: Found) -> str:
+        """Return a digest of what a result follows from: all files of the scan, the settings, the code."""
+        files = [] if found.path.is_dir() else files_of_scan(found.path)
+        contents = [(file.name, identity_of(file, self.options.exact)) for file in files or [found.path]]
+        return digest([contents, found.dataset, self.all_settings, code_identity()])
+
+    def done_before(self, found: Found, inputs: str = "") -> Outcome | None:
+        """Return what an earlier batch made of a scan, if it need not be analysed again."""
+        before = self.before.get(found.name + str(found.path.resolve()))
+        if before is None or self.options.again or not self._is_there(before):
+            return None
+        return before if before.inputs == (inputs or self._inputs(found)) else None
+
     def _free_name(self, found: Found) -> str:
         """Return a name for the folder of a result that no other scan of the batch has."""
-        name = re.sub(r"[^\w.+-]+", "_", found.path.stem + found.dataset.replace("/", "_")).strip("._") or "scan"
+        name = re.sub(r"[^\w.+-]+", "_", str(Path(found.under).with_suffix("")) + found.dataset).strip("._") or "scan"
         names = [name, f"{name}_{found.path.suffix.lstrip('.')}", *(f"{name}_{number}" for number in range(2, 10_000))]
         return next(one for one in names if one not in self.folders)
 
     def write(self) -> None:
-        write_overview(self.out, list(self.outcomes.values()), f"Batch {self.out.resolve().name}")
+        """Write the table and the page, of this batch and of earlier ones in the folder whose results are still there."""
+        earlier = [one for key, one in self.before.items() if key not in self.outcomes and self._is_there(one)]
+        write_overview(self.out, [*self.outcomes.values(), *earlier], f"Batch {self.out.resolve().name}")
+
+    def _is_there(self, one: Outcome) -> bool:
+        return one.status in (DONE, UNCHANGED) and bool(one.folder) and (self.out / one.folder / RESULT).is_file()
 
 
 def run_batch(
@@ -132,24 +157,71 @@ def run_batch(
     options = options or BatchOptions()
     recipe.resolve()
     needed(recipe)
-    if not options.watch and not files_of(given, out):
-        raise InputError(f"{', '.join(given)}: no files; give a folder, files, or a pattern in quotes such as 'day1/*.h5'")
+    if not options.watch:
+        _files(given, out, options, say)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / SETTINGS).write_text(to_toml(recipe, comments=False), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
+    leftovers.remove([path for name in (TABLE, PAGE) for path in leftovers.abandoned(out, f".{name}.")])
     batch = _Batch(out, recipe, options, say)
     if options.watch:
         _watch(given, batch)
     else:
-        looked = look_at(files_of(given, out))
+        looked = look_at(files_of(given, out, options.recursive))
         for number, found in enumerate(looked, 1):
             if batch.take(found, f"[{number}/{len(looked)}]").status == FAILED and options.stop_on_error:
                 say(f"stopped after the first failure, {found.name}")
                 break
     batch.write()
     return list(batch.outcomes.values())
+
+
+def plan_batch(
+    given: Sequence[str], out: Path, recipe: Recipe, options: BatchOptions | None = None, say: Callable[[str], None] = print
+) -> list[Outcome]:
+    """Say what `run_batch` would do with each file. Nothing is analysed or written.
+
+    Parameters
+    ----------
+    given, out, recipe, options, say
+        As of `run_batch`.
+
+    Returns
+    -------
+    list of Outcome
+        One for each file, in their order. Its status is "waiting", "unchanged", "failed" or "skipped".
+
+    Raises
+    ------
+    InputError
+        There are no files.
+    """
+    options = options or BatchOptions()
+    recipe.resolve()
+    batch, planned = _Batch(out, recipe, options, say), []
+    for found in look_at(_files(given, out, options, say)):
+        path, opens = str(found.path.resolve()), any(name.startswith("input.") for name in recipe.given)
+        if found.complaint and not opens:
+            planned.append(Outcome(found.name, path, FAILED, error=found.complaint))
+        elif found.skipped or found.error:
+            planned.append(Outcome(found.name, path, SKIPPED if found.skipped else FAILED, error=found.skipped or found.error))
+        elif (before := batch.done_before(found)) is not None:
+            planned.append(replace(before, status=UNCHANGED))
+        else:
+            planned.append(Outcome(found.name, path, WAITING, headline=" ".join(filter(None, (found.format, found.about)))))
+    return planned
+
+
+def _files(given: Sequence[str], out: Path, options: BatchOptions, say: Callable[[str], None]) -> dict[Path, str]:
+    """Return the files that are given, with their names, and say which folders are left out."""
+    files = files_of(given, out, options.recursive)
+    if not options.recursive and (left := folders_not_looked_into(given, out)):
+        say(f"not looked into: {', '.join(path.name for path in left)}; --recursive takes the files in folders, too")
+    if not files:
+        raise InputError(f"{', '.join(given)}: no files; give a folder, files, or a pattern in quotes such as 'day1/*.h5'")
+    return files
 
 
 def _watch(given: Sequence[str], batch: _Batch) -> None:
@@ -159,7 +231,7 @@ def _watch(given: Sequence[str], batch: _Batch) -> None:
     changed, number = time.monotonic(), 0
     batch.say(f"watching {', '.join(given)}: Ctrl-C ends it")
     while True:
-        files = files_of(given, batch.out)
+        files = files_of(given, batch.out, options.recursive)
         new = [path for path in files if taken.get(path) != _stamp(path)]
         ready = [path for path in new if arrivals.settled(path)]
         taken.update((path, _stamp(path)) for path in ready)

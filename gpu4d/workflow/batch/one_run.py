@@ -14,7 +14,7 @@ from typing import Any
 
 from gpu4d.workflow.batch.find import Found
 
-DONE, FAILED, SKIPPED, UNCHANGED = "done", "failed", "skipped", "unchanged"
+DONE, FAILED, SKIPPED, UNCHANGED, WAITING = "done", "failed", "skipped", "unchanged", "waiting"
 COMMAND = ("-m", "gpu4d")  # gpu4d of this Python, which need not be on the path of the shell
 STOPPED = 3  # exit code of a run that stopped at a gate, as its recipe asked
 GATES = re.compile(r" \d+ of \d+ quality gates passed\.$")  # at the end of a headline: the table has a column for it
@@ -32,7 +32,7 @@ class Outcome:
         Of the file, with the dataset if it has several.
     path : str
     status : str
-        "done", "failed", "skipped" (no scan), or "unchanged" (done by an earlier batch).
+        "done", "failed", "skipped" (no scan), "unchanged" (done by an earlier batch), or of a plan "waiting" (will be analysed).
     technique, headline : str
         What the run chose and found.
     gates : list of int
@@ -64,7 +64,7 @@ class Outcome:
         return asdict(self)
 
 
-def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, timeout: float | None = None) -> Outcome:
+def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, timeout: float | None = None, exact: bool = False) -> Outcome:
     """Run `gpu4d run` on a scan in another process, and return what became of it.
 
     Parameters
@@ -78,10 +78,12 @@ def analyse_apart(found: Found, out: Path, recipe: Path, cache: bool = True, tim
         Keep what stages make, for later runs.
     timeout : float, optional
         Seconds after which the run is ended.
+    exact : bool
+        Read large files as a whole to see whether they have changed.
     """
     arguments = ["run", str(found.path), "-o", str(out), "--overwrite", "--json", "--quiet", "--recipe", str(recipe)]
     arguments += ["--dataset", found.dataset] if found.dataset else []
-    arguments += [] if cache else ["--no-cache"]
+    arguments += [*([] if cache else ["--no-cache"]), *(["--exact"] if exact else [])]
     outcome = Outcome(found.name, str(found.path), FAILED, folder=out.name)
     start = time.perf_counter()
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

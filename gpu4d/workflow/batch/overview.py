@@ -13,36 +13,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, Outcome
+from gpu4d.workflow.batch.find import TABLE
+from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, WAITING, Outcome
 from gpu4d.workflow.report.output import REPORT
 
-TABLE, PAGE = "batch.json", "index.html"
+PAGE = "index.html"
 SIDE = 360  # pixels of the longer side of a small picture: sharp at 265 pixels of a page
-HEADLINE = 90  # characters of a headline in the table
+LONGEST_NAME = 40  # characters of a file's name in a table: of a longer one the end is shown, in which names differ
 
 
-def counted(outcomes: Sequence[Outcome]) -> str:
+def counted(outcomes: Sequence[Outcome], failed: str = "failed") -> str:
     """Say how many files there were of each kind."""
-    number = {status: sum(one.status == status for one in outcomes) for status in (DONE, UNCHANGED, FAILED, SKIPPED)}
-    words = {DONE: "analysed", UNCHANGED: "done before", FAILED: "failed", SKIPPED: "no scans"}
+    number = {status: sum(one.status == status for one in outcomes) for status in (WAITING, DONE, UNCHANGED, FAILED, SKIPPED)}
+    words = {WAITING: "to analyse", DONE: "analysed", UNCHANGED: "done before", FAILED: failed, SKIPPED: "skipped"}
     return ", ".join(f"{count} {words[status]}" for status, count in number.items() if count) or "no files"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the table for the terminal: file, technique, gates, seconds, and what was found or why not."""
-    columns = shutil.get_terminal_size((120, 24)).columns
     rows = [(one.name, one.technique or one.status, _gates(one), f"{one.seconds:.1f}", one.headline or one.error) for one in outcomes]
-    head = ("file", "technique", "gates", "s", "result")
-    wide = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
-    wide[0] = min(wide[0], 40)
-    left = sum(wide) + 8
+    return "\n".join([*_aligned(("file", "technique", "gates", "s", "result"), rows, right=(2, 3)), "", counted(outcomes)])
+
+
+def plan_table(outcomes: Sequence[Outcome]) -> str:
+    """Return the table of a plan for the terminal: what would be done with each file, and what it is or why not."""
+    words = {WAITING: "analyse", UNCHANGED: "done before", FAILED: "cannot open", SKIPPED: "skip"}
+    rows = [(one.name, words[one.status], one.error or one.headline) for one in outcomes]
+    return "\n".join([*_aligned(("file", "plan", "what it is, or why"), rows), "", counted(outcomes, "cannot be opened")])
+
+
+def _aligned(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: Sequence[int] = ()) -> list[str]:
+    """Return the lines of a table. The last column is wrapped to the width of the terminal; `right` names columns of numbers."""
+    columns = shutil.get_terminal_size((120, 24)).columns
+    wide = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
+    wide[0] = min(wide[0], LONGEST_NAME)
+    left = sum(wide) + 2 * len(wide)
     lines = []
     for row in [head, *rows]:
-        name = row[0] if len(row[0]) <= wide[0] else f"{row[0][: wide[0] - 1]}…"
-        first = f"{name:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]:>{wide[3]}}  "
-        text = textwrap.wrap(row[4], max(columns - left, 30)) or [""]
-        lines += [first + text[0], *(" " * left + more for more in text[1:])]
-    return "\n".join([*lines, "", counted(outcomes)])
+        name = row[0] if len(row[0]) <= wide[0] else f"…{row[0][len(row[0]) - wide[0] + 1 :]}"
+        cells = [name, *row[1:-1]]
+        first = "".join(f"{cell:>{wide[i]}}  " if i in right else f"{cell:<{wide[i]}}  " for i, cell in enumerate(cells))
+        text = textwrap.wrap(row[-1], max(columns - left, 30)) or [""]
+        lines += [(first + text[0]).rstrip(), *(" " * left + more for more in text[1:])]
+    return lines
 
 
 def _gates(one: Outcome) -> str:

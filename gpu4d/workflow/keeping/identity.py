@@ -78,7 +78,7 @@ def scan_identity(path: Path, source: object, recipe: Any, contents: Contents) -
         A file cannot be read.
     """
     lines = [f"{type(source).__name__} {getattr(source, 'shape', '')} {getattr(source, 'dtype', '')}"]
-    for file in _files_of(path):
+    for file in files_of_scan(path):
         lines.append(f"{'' if file == path else file.name} {_identity(file, contents)}")
     for name, value, rule in recipe.values():
         if name.partition(".")[0] in OF_THE_SCAN and name not in READ_LATER:
@@ -104,7 +104,7 @@ def _named_file(text: str) -> str:
         return ""
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of_scan(path: Path) -> list[Path]:
     """Return the files of a scan: the one that was named, and those beside it whose names begin like it."""
     begin = path.stem
     for part in PARTS:
