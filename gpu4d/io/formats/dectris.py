@@ -92,7 +92,9 @@ def _patterns(file: h5py.File, path: str, dataset: str | None) -> tuple[Source, 
     group = file["entry/data"]
     numbers = sorted((int(found[1]), name) for name in emd.names(group) if (found := PART.fullmatch(name)))
     if [number for number, _ in numbers] != list(range(numbers[0][0], numbers[0][0] + len(numbers))):
-        raise InputError(f"{shown(path)}: some of its data files are not listed, or twice: after {numbers[0][1]} come not all numbers")
+        raise InputError(
+            f"{shown(path)}: its data files are not numbered one by one from {numbers[0][1]} on: the file is damaged, copy it again"
+        )
     parts: list[Source] = []
     missing: list[str] = []
     last = 0
