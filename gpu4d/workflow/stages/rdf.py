@@ -179,7 +179,7 @@ class Rdf(Stage):
         state.record.gate(
             "Scale of the structure factor",
             abs(ratio - 1) <= SCALE,
-            f"the region without atoms asks for {ratio:.3f} times the fitted scale",
+            f"the region without atoms needs {ratio:.3f} times the fitted scale",
             f"within {100 * SCALE:g} %",
             "look at the structure factor and its fit: another background, range of the fit, composition, or multiple scattering of a "
             "thick specimen",

@@ -171,7 +171,7 @@ class Strain(Stage):
     def _say_why_not(self, state: RunState, error: InputError) -> None:
         """Record that there is no strain, and why. The rest of the analysis is kept."""
         state.record.warn(f"no strain: {error}")
-        state.record.decide("No strain: the lattice was measured, and there is nothing to compare it with", str(error))
+        state.record.decide("No strain: the lattice was measured, but there is no lattice to compare it with", str(error))
         advice = "the warning “no strain” says what to do; the lattices are measured, so only strain.reference has to be changed"
         state.record.gate("Reference of the strain", False, "none that can be used", "an unstrained lattice", advice)
 
@@ -213,7 +213,7 @@ class Strain(Stage):
             f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
             f"{percent(100 * found.difference, '+')} %",
             f"at most {TOGETHER:g} in magnitude",
-            "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
+            "look whether disks overlap or touch: a neighbour that becomes brighter can shift a disk, and such a shift looks like strain",
         )
 
     def methods(self, state: RunState) -> str:
