@@ -26,7 +26,7 @@ NOT_KNOWN = {
     "ellipse": "lengths and angles in the diffraction plane may be wrong by 1 to 3 %",
 }
 NOT_MEASURED = {
-    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases. Strain against the same scan does not change",
+    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases. Strain within a scan does not change",
     "r_pixel": "if it is wrong, lengths on the specimen are wrong by the same factor",
     "rotation": "if it is wrong, directions are wrong by the same angle",
     "ellipse": "if it is wrong, lengths and angles in the diffraction plane are wrong too",

@@ -49,7 +49,7 @@ class AcquisitionChecks(Stage):
             return
         state.record.decide(
             f"More detector pixels than the disks need: a radius of {radius:.1f} px",
-            f"--bin {COARSER} leaves {radius / COARSER:.1f} px, and gives the same precision from a quarter of the data; next time, a smaller "
+            f"--bin {COARSER} leaves {radius / COARSER:.1f} px, with the same precision from a quarter of the data; next time, a smaller "
             "format or a shorter dwell saves dose and drift (guide, pitfall 5)",
         )
 
