@@ -318,7 +318,7 @@ class _Conversion:
                 writer.close()
                 if not records:
                     raise
-                log.info("%s: what was written before cannot be continued (%s)", shown(self.path), error)
+                log.info("%s: the unfinished conversion cannot be continued (%s)", shown(self.path), error)
                 journal.restart()
                 _remove(self.passing)
         raise AssertionError("the second try has no records")

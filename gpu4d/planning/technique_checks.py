@@ -176,7 +176,7 @@ def dpc_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Iterat
     advice = {
         "thickness": "call it pseudo-DPC, or use multislice ptychography",
         "step": "smaller steps, or a smaller semi-angle",
-        "semi-angle": "a larger semi-angle for the lattice; fields larger than it are seen all the same",
+        "semi-angle": "a larger semi-angle to see the lattice; fields larger than a cell are seen without it",
     }
     for condition in judged.conditions:
         yield Check("dpc", condition.name, condition.met, None, condition.text, advice[condition.name], "13.1, Q10, pitfall 3")

@@ -392,7 +392,7 @@ def test_energy_of_a_card_that_does_not_count(nvml, gpu, power, joules):
     found, _ = sensors.card_of(gpu)
     used, how = energy.card_joules(found, found.sense(), found.sense(), 2.0)
     assert used == joules
-    assert how == ("power × time of NVML" if power else "NVML tells neither energy nor power of this card")
+    assert how == ("power × time of NVML" if power else "NVML knows neither the energy nor the power of this card")
 
 
 def test_energy_of_an_instance_is_not_known(nvml, gpu):
