@@ -124,7 +124,8 @@ class Capabilities:
         if not found:
             from gpu4d.errors import InputError, did_you_mean
 
-            raise InputError(f"no row {name!r}{did_you_mean(name, [row.name for row in self.functions])}")
+            near = did_you_mean(name, [row.name for row in self.functions])
+            raise InputError(f"no function {name!r} is in this table{near}: `gpu4d capabilities` lists all of them")
         return found[0]
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:

@@ -198,13 +198,15 @@ def _commands() -> click.Group:
     @memory
     @device
     @click.option("--bundle", is_flag=True, help="Put the raw scan into result.h5, compressed, instead of a link to its file.")
-    @click.option("--with-cube", is_flag=True, help="Put a binned scan into the report: a virtual detector is dragged there.")
-    @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
+    @click.option("--with-cube", is_flag=True, help="Put a binned scan into the report, for a virtual detector that readers drag.")
+    @click.option(
+        "--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write when each part worked, as a trace for ui.perfetto.dev."
+    )
     @click.option("--no-cache", is_flag=True, help="Compute everything, and keep nothing for later runs.")
-    @click.option("--exact", is_flag=True, help="Read large files as a whole to see whether they have changed since an earlier run.")
+    @click.option("--exact", is_flag=True, help="Compare the whole content of large files with an earlier run, and not samples of it.")
     @run_flags
     @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
-    @click.option("--quiet", is_flag=True, help="Show no progress, and print the report's path alone.")
+    @click.option("--quiet", is_flag=True, help="Show no progress, and print only the path of the report.")
     @click.option("--json", "as_json", is_flag=True, help="Print figures, decisions, gates and warnings as JSON.")
     @debug
     def run(
@@ -222,10 +224,10 @@ def _commands() -> click.Group:
         debug: bool,
         **flags: Any,
     ) -> int:
-        """Analyse FILE. The data decide which technique makes sense: Bragg disks and strain, or a bright-field disk and DPC.
+        """Analyse FILE. The data decide which technique is used: Bragg disks and strain, or a bright-field disk and DPC.
 
-        Results go to OUT, by default FILE's name with -gpu4d in the current folder: result.h5 (EMD 1.0), pictures, report.html.
-        The exit code is 3 if the run stopped at a quality gate, because the recipe says so; what was made until then is in OUT.
+        Results go to OUT: result.h5 (EMD 1.0), pictures, report.html. By default OUT has FILE's name with -gpu4d, in the current folder.
+        The exit code is 3 if the recipe stopped the run at a quality gate. OUT then has the results so far.
         """
         from gpu4d.workflow import run as run_workflow
         from gpu4d.workflow.report.output import REPORT
@@ -250,7 +252,7 @@ def _commands() -> click.Group:
     @file
     @click.option("--standard", "standards", metavar="NAME", multiple=True, help="Known crystal: Au, Si, … or a CIF file. May be repeated.")
     @scan_flags
-    @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
+    @click.option("--mask", metavar="FILE[:/P]", help="Image of the detector that is not zero where pixels count.")
     @calibration_flags
     @click.option(
         "-o",
@@ -266,10 +268,10 @@ def _commands() -> click.Group:
     @device
     @debug
     def calibrate(file: Path, standards: tuple[str, ...], out: Path, overwrite: bool, debug: bool, **flags: Any) -> None:
-        """Measure what FILE tells of its calibration, with standard errors, and write it for `gpu4d run SCAN --calibration C.toml`.
+        """Measure the calibration from FILE, with standard errors, and write it for `gpu4d run SCAN --calibration C.toml`.
 
         FILE is a scan of a known crystal: rings of a polycrystal, or Bragg disks. Without --standard, a diffuse ring gives the ellipse, and
-        the centre of mass of a thin specimen the rotation.
+        the centre of mass of a thin specimen gives the rotation.
         """
         from gpu4d.workflow.calibrate_file import calibrate_file
         from gpu4d.workflow.terminal import watcher
@@ -284,8 +286,8 @@ def _commands() -> click.Group:
     @scan_flags
     @memory
     @device
-    @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
-    @click.option("--shapes", is_flag=True, help="List the shapes that a row of frames may have as a scan. Reads the file.")
+    @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and its shortest time.")
+    @click.option("--shapes", is_flag=True, help="List the scan shapes that a row of frames may have. Reads the file.")
     @debug
     def info(
         file: Path,
@@ -300,7 +302,7 @@ def _commands() -> click.Group:
     ) -> None:
         """Say what FILE is, what gpu4d knows of it, what is missing, and the command that analyses it.
 
-        With --plan it reads a few patterns, to measure the speed.
+        With --plan a few patterns are read, to measure the speed.
         """
         from gpu4d.workflow.describe import describe_file, describe_shapes
 
@@ -315,7 +317,7 @@ def _commands() -> click.Group:
     @commands.command(short_help="Compile everything now, so that the first run does not wait for it.")
     @debug
     def warm(debug: bool) -> None:
-        """Compile what usual scans need, once for this computer. Without this, the first run does it."""
+        """Compile the code that usual scans need, once for this computer. Without this command, the first run compiles it."""
         from gpu4d.workflow.prepare import warm as compile_everything
         from gpu4d.workflow.record import Record
         from gpu4d.workflow.terminal import watcher
@@ -327,7 +329,7 @@ def _commands() -> click.Group:
     @commands.command()
     @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
     def completion(shell: str) -> None:
-        """Print what completes gpu4d's commands and flags in a shell: add it to the shell's start file."""
+        """Print code that completes gpu4d's commands and flags. Add it to the start file of the shell."""
         from click.shell_completion import get_completion_class
 
         complete = get_completion_class(shell)

@@ -39,8 +39,14 @@ def batch_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
     @calibration_flags
     @click.option("-r", "--recursive", is_flag=True, help="Take the files in folders under FOLDER, too.")
     @click.option("--dry-run", is_flag=True, help="Say what would be done with each file, and do nothing.")
-    @click.option("--watch", is_flag=True, help="Go on, and analyse files as they arrive.")
-    @click.option("--every", type=seconds, default=10.0, metavar="S", help="Seconds between looks, and without a change.  [default: 10]")
+    @click.option("--watch", is_flag=True, help="Do not end, and analyse files as they arrive.")
+    @click.option(
+        "--every",
+        type=seconds,
+        default=10.0,
+        metavar="S",
+        help="Seconds between two looks, and for which a new file must not change.  [default: 10]",
+    )
     @click.option("--until-idle", type=seconds, metavar="S", help="End watching after so many seconds without new files.")
     @click.option("--stop-on-error", is_flag=True, help="End after the first scan that fails.")
     @click.option("--timeout", type=seconds, metavar="S", help="End a run that takes longer, and go on.")
@@ -87,7 +93,7 @@ def cache_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
     import click
 
     @commands.group(invoke_without_command=True)
-    @click.option("--limit", metavar="SIZE", help="Keep at most so much, as 20GB.  [default: 5 GB]")
+    @click.option("--limit", metavar="SIZE", help="Largest size of all that is kept, as 20GB.  [default: 5 GB]")
     @debug
     @click.pass_context
     def cache(context: click.Context, limit: str | None, debug: bool) -> None:
@@ -98,7 +104,7 @@ def cache_command(commands: click.Group, debug: Any, say: Callable[..., None]) -
 
         store = open_store()
         if store is None:
-            raise InputError(f'nothing is kept: {VARIABLE} is "off" in the environment')
+            raise InputError(f'nothing is kept, because {VARIABLE} is "off" in the environment: unset it to keep results')
         context.obj = store
         if limit is not None:
             say(f"at most {format_bytes(set_limit(store, limit))} are kept in {store.folder}")

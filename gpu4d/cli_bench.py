@@ -35,29 +35,43 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     import click
 
     @bench.command(short_help="Check and time workloads from counts to maps, and give the machine a score.")
-    @click.option("--tier", type=click.Choice(["S", "M", "L"]), default="S", help="Size: a laptop, a card of 8 GB, of 80 GB.  [default: S]")
+    @click.option(
+        "--tier",
+        type=click.Choice(["S", "M", "L"]),
+        default="S",
+        help="Size: S for a laptop, M for a card of 8 GB, L of 80 GB.  [default: S]",
+    )
     @click.option("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-    @click.option("-o", "--output", "out", metavar="R.json", type=_path(), help="The result.  [default: gpu4d-bench-TIER.json]")
-    @click.option("--verify", is_flag=True, help="Draw an unknown seed, to show that nothing is tuned to the announced one. No score.")
+    @click.option("-o", "--output", "out", metavar="R.json", type=_path(), help="File for the result.  [default: gpu4d-bench-TIER.json]")
+    @click.option(
+        "--verify",
+        is_flag=True,
+        help="Draw a seed that is not known before, to show that no code is tuned to the announced seed. No score.",
+    )
     @click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Use another seed than the announced one. No score.")
     @click.option("--only", metavar="NAME", multiple=True, help="Run one workload only. May be repeated. No score.")
     @click.option(
-        "--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem, fast-acbf or a plug-in. Repeatable."
+        "--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem, fast-acbf or a plug-in. May be repeated."
     )
     @click.option(
         "--plugin",
         "plugins",
         metavar="MODULE",
         multiple=True,
-        help="Import a module with twins of your own: open division. Repeatable.",
+        help="Import a module with your own twins, for the open division. May be repeated.",
     )
-    @click.option("--sustained", type=click.FloatRange(min=0), metavar="S", help="Seconds under heat.  [default: 60 for M and L, 0 for S]")
-    @click.option("--for-predict", is_flag=True, help="Take longer measurements for bench predict, a minute and a half more.")
+    @click.option(
+        "--sustained",
+        type=click.FloatRange(min=0),
+        metavar="S",
+        help="Also measure under heat, for so many seconds.  [default: 60 for M and L, 0 for S]",
+    )
+    @click.option("--for-predict", is_flag=True, help="Measure longer, for bench predict. Takes a minute and a half more.")
     @click.option(
         "--deadline",
         type=click.FloatRange(min=0),
         metavar="S",
-        help="Begin nothing new after so many seconds; --resume goes on.",
+        help="Begin nothing new after so many seconds. Go on with --resume.",
     )
     @click.option("--resume", is_flag=True, help="Go on with a run that was cut.")
     @click.option("--overwrite", is_flag=True, help="Replace an earlier result, or the parts of a run that was cut.")
@@ -66,7 +80,7 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     @debug
     def run(out: Path | None, tier: str, quick: bool, as_json: bool, debug: bool, **given: Any) -> None:
-        """Check every workload against its float64 oracle, time it beside what this machine can do at best, and give a score.
+        """Check every workload against its float64 oracle, time it beside the floors of this machine, and give a score.
 
         The result goes to R.json. Parts are kept beside it as they come: a run that is cut goes on with --resume. Nothing is fetched or
         sent. `bench verify` checks a result, `bench compare` compares results, `bench predict` tells how long your scan takes.
@@ -101,7 +115,7 @@ def _files(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     @click.option("--data", is_flag=True, help="Also make all inputs again, and compare their digests.")
     @debug
     def verify(file: Path, data: bool, debug: bool) -> int:
-        """Compute everything in R.json again from its raw samples, and say what does not fit. Exit code 1 if anything does not."""
+        """Compute everything in R.json again from its raw samples, and say what does not fit. The exit code is then 1."""
         from gpu4d.benchmarks.suite.verify import verify as check
 
         found = check(file, data=data)
@@ -110,13 +124,13 @@ def _files(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
 
     @bench.command(short_help="Compare results, with intervals: table, picture, page.")
     @click.argument("results", metavar="A.json B.json …", nargs=-1, required=True, type=_path())
-    @click.option("--html", type=_path(), metavar="P.html", help="Write a page that needs nothing else.")
+    @click.option("--html", type=_path(), metavar="P.html", help="Write a page that needs no other file.")
     @click.option("--png", type=_path(), metavar="P.png", help="Write a picture.")
     @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
     @click.option("--open", "allow_open", is_flag=True, help="Allow results of the open division beside those of the closed one.")
     @debug
     def compare(results: tuple[Path, ...], html: Path | None, png: Path | None, as_json: bool, allow_open: bool, debug: bool) -> None:
-        """Compare results with the first one. What cannot be compared is refused: other tiers, seeds, inputs, or a result that fails."""
+        """Compare results with the first one. Results of another tier, seed or input are refused, and so is a result that fails."""
         from gpu4d.benchmarks.suite.compare import compare as side_by_side
 
         found = side_by_side(results, allow_open=allow_open)
@@ -134,16 +148,20 @@ def _predict(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None
     @click.argument("result", metavar="R.json", type=_path())
     @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
     @click.option(
-        "--scan", metavar="A×B×C×D:T", help="A scan that is not there, as 512x512x256x256:uint16, or with :lz4 or :gzip behind it."
+        "--scan",
+        metavar="A×B×C×D:T",
+        help="Shape and type of a scan in place of FILE, as 512x512x256x256:uint16. May end with :lz4 or :gzip.",
     )
     @click.option(
-        "--price", type=click.FloatRange(min=0, min_open=True), metavar="€", help="Price of the machine: gives scans per 1 000 €."
+        "--price", type=click.FloatRange(min=0, min_open=True), metavar="€", help="Price of the machine, to compute scans per 1 000 €."
     )
-    @click.option("--power", type=click.FloatRange(min=0, min_open=True), metavar="W", help="Its power, if the result holds no energy.")
+    @click.option(
+        "--power", type=click.FloatRange(min=0, min_open=True), metavar="W", help="Power of the machine, if the result has no energy."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
     @debug
     def predict(result: Path, file: Path | None, scan: str | None, as_json: bool, debug: bool, **given: Any) -> None:
-        """Say for each technique how long FILE or a scan takes on that machine, what binds it, and which detectors it keeps up with."""
+        """Say for each technique how long FILE takes on the machine of R.json, what limits it, and which detectors it keeps up with."""
         from gpu4d.benchmarks.suite.predict import predict_from
 
         found = predict_from(result, file, scan, **given)
@@ -174,7 +192,7 @@ def _kernels(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None
 
     @bench.command(short_help="Time every operation that has a fast twin.")
     @click.option("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-    @click.option("--only", metavar="NAME", multiple=True, help="Time one operation only. May be given several times.")
+    @click.option("--only", metavar="NAME", multiple=True, help="Time one operation only. May be repeated.")
     @click.option("--quick", is_flag=True, help="Use small inputs and few rounds, to see that it runs.")
     @click.option("--json", "path", metavar="FILE", type=_path(), help="Also write the figures to FILE.")
     @debug

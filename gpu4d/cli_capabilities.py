@@ -14,12 +14,12 @@ def capabilities_command(commands: click.Group, debug: Any, say: Callable[[str],
     """Add `gpu4d capabilities` to the commands."""
     import click
 
-    @commands.command(short_help="Say what each function takes: array libraries, twins, streams, events.")
+    @commands.command(short_help="Say which arrays each function takes, and where it computes.")
     @click.argument("name", metavar="[FUNCTION]", required=False)
     @click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON.")
     @debug
     def capabilities(name: str | None, as_json: bool, debug: bool) -> None:
-        """Say for each function, or for one, where it computes: array libraries, twins on CPU and GPU, scans in pieces, counted events.
+        """Say for each function, or for FUNCTION, which array libraries it takes, its twins, and whether it takes scans and events.
 
         "yes" for a library: data stay on their device. "host", "in part": what is copied to the host, with the reason below the table.
         """

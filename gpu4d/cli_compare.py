@@ -34,7 +34,13 @@ def compare_command(commands: click.Group, debug: Any, say: Callable[[str], None
     @commands.command(short_help="Compare results with a truth, or with those of another run.")
     @click.argument("result", metavar="RESULT", type=path)
     @click.argument("other", metavar="TRUTH|RESULT", type=path)
-    @click.option("--tolerance", metavar="NAME=VALUE", multiple=True, callback=limits, help="Largest rms difference. May be repeated.")
+    @click.option(
+        "--tolerance",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=limits,
+        help="Largest rms difference that a quantity may have. May be repeated.",
+    )
     @click.option("--only", metavar="NAME", multiple=True, help="Quantity that is compared, as strain or dpc_phase. May be repeated.")
     @click.option("--picture", metavar="P.png", type=path, help="Draw both, and their differences.")
     @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")

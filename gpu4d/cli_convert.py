@@ -25,14 +25,16 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     @commands.command(short_help="Write a scan into a file of another format, compressed and checked.")
     @click.argument("file", metavar="IN", type=path)
     @click.argument("out", metavar="OUT", type=path)
-    @click.option("--codec", type=click.Choice(CODECS), help="Compression: lz4 is fast, zstd smaller.  [default: lz4; none for .npy]")
+    @click.option(
+        "--codec", type=click.Choice(CODECS), help="Compression: lz4 is faster, zstd makes smaller files.  [default: lz4; none for .npy]"
+    )
     @click.option("--to", metavar="FORMAT", type=click.Choice(TARGETS), help=f"{', '.join(TARGETS)}.  [default: by the ending of OUT]")
     @scan_flags
-    @click.option("--crop", metavar="A,B,C,D", callback=region, help="Keep rows A to B, columns C to D of the scan only.")
+    @click.option("--crop", metavar="A,B,C,D", callback=region, help="Keep only rows A to B - 1, columns C to D - 1 of the scan.")
     @click.option("--bin", "binned", type=int, metavar="N", help="Sum N×N detector pixels.")
     @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-    @click.option("--drop-metadata", is_flag=True, help="Leave out what IN says in words of its own; calibration is kept.")
-    @click.option("--no-verify", is_flag=True, help="Do not read OUT back.")
+    @click.option("--drop-metadata", is_flag=True, help="Leave out the metadata of IN. The calibration is kept.")
+    @click.option("--no-verify", is_flag=True, help="Do not read OUT back to compare it with IN.")
     @click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Threads that read and compress.  [default: one a core]")
     @click.option("--quiet", is_flag=True, help="Show no progress, and print nothing.")
     @debug

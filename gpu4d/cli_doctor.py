@@ -20,7 +20,7 @@ def doctor_command(commands: click.Group, debug: Any, say: Callable[[str], None]
     @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
     @debug
     def doctor(folder: Path, as_json: bool, debug: bool) -> int:
-        """Say for each thing that gpu4d needs whether it is there: ok, note, warn (it works, but slower or with less), fail.
+        """Check everything that gpu4d needs, and say what to do: ok, note, warn (it works, but slower or with less) or fail.
 
         Nothing is changed or sent. The exit code is 1 if something is broken, else 0. `gpu4d bench doctor` looks at what speed depends on.
         """

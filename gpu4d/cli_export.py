@@ -16,21 +16,23 @@ def export_command(commands: click.Group, debug: Any, say: Any) -> None:
     from gpu4d.cli_flags import calibration_flags, named_numbers, scan_flags, with_flags
 
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-    out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
+    out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the files.")
     overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
 
-    @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
+    @commands.command(short_help="Write a scan and its parameters for another ptychography engine.")
     @file
     @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
     @scan_flags
     @calibration_flags
     @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
-    @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
-    @click.option("--defocus", type=float, metavar="A", help="Defocus of the probe to begin with, Å. Positive is underfocus.")
-    @click.option("--aberrations", metavar="C10=A,…", callback=named_numbers, help="Aberrations to begin with: C12=42,phi12=0.5 (Å, rad).")
-    @click.option("--fit", is_flag=True, help="Fit the aberrations to the scan, of a thin object at steps that resolve it.")
-    @click.option("--slices", type=int, default=1, metavar="N", help="Slices of the object.  [default: 1]")
-    @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å, for more than one slice.")
+    @click.option("--transpose/--no-transpose", default=None, help="Exchange the detector axes before the rotation, or do not.")
+    @click.option("--defocus", type=float, metavar="A", help="First guess of the probe's defocus, Å. Positive is underfocus.")
+    @click.option(
+        "--aberrations", metavar="C10=A,…", callback=named_numbers, help="First guess of the aberrations: C12=42,phi12=0.5 (Å, rad)."
+    )
+    @click.option("--fit", is_flag=True, help="Fit the aberrations to the scan. The object must be thin, and the steps must resolve it.")
+    @click.option("--slices", type=int, default=1, metavar="N", help="Number of slices of the object.  [default: 1]")
+    @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å. Is needed for more than one slice.")
     @out
     @overwrite
     @debug

@@ -56,11 +56,13 @@ def layout_flags(command: Any, dtype: bool = True) -> Any:
     import click
 
     options = {
-        "order": click.option("--order", type=click.Choice(["little", "big"]), help="Byte of its numbers that comes first."),
+        "order": click.option("--order", type=click.Choice(["little", "big"]), help="Byte order of its numbers."),
         "gap": click.option("--gap", type=click.IntRange(0), metavar="BYTES", help="Bytes between two of its patterns."),
         "offset": click.option("--offset", type=click.IntRange(0), metavar="BYTES", help="Bytes before its first pattern."),
-        "dtype": click.option("--dtype", metavar="T", help="Type of its numbers: uint16, float32, >u2."),
-        "shape": click.option("--shape", metavar="A,B", callback=pair, help="Detector pixels of a file of plain numbers, with --dtype."),
+        "dtype": click.option("--dtype", metavar="T", help="Type of the numbers in such a file: uint16, float32, >u2."),
+        "shape": click.option(
+            "--shape", metavar="A,B", callback=pair, help="Shape of the detector, for a file of plain numbers. Needs --dtype."
+        ),
     }
     for name, option in options.items():
         command = option(command) if dtype or name != "dtype" else command
@@ -79,9 +81,9 @@ def timing_flags(command: Any) -> Any:
             "--pause",
             metavar="S",
             callback=_quantity(QUANTITIES["row_time"], "--pause"),
-            help="Time between rows of a scan with one trigger.",
+            help="Time between two rows, for a scan with one trigger.",
         ),
-        click.option("--trigger", type=starts, help="What a trigger in a file of events starts.  [default: by their number]"),
+        click.option("--trigger", type=starts, help="What each trigger in a file of events begins.  [default: by their number]"),
         click.option("--dwell", metavar="S", callback=_quantity(seconds, "--dwell"), help="Time at a position, for a file of events."),
     ):
         command = option(command)
@@ -114,13 +116,15 @@ def run_flags(command: Any) -> Any:
         click.option("--scheduler", metavar="ADDR", help="Share the passes among the workers of a Dask scheduler, tcp://host:8786."),
         click.option("--calibration", metavar="C.toml", help="Calibration that `gpu4d calibrate` wrote. Other flags override it."),
         click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees."),
-        click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not."),
+        click.option("--transpose/--no-transpose", default=None, help="Exchange the detector axes before the rotation, or do not."),
         click.option(
             "--technique",
             metavar="T",
             help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic, amorphous or images.  [default: auto]",
         ),
-        click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
+        click.option(
+            "--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and the angle of a from qx in degrees."
+        ),
         click.option(
             "--reference",
             metavar="REF",
@@ -133,13 +137,13 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
-        click.option("--composition", metavar="C", help="Elements of a glass, such as Cu50Zr50, for distances of its atoms."),
-        click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
-        click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
-        click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
-        click.option("--crop", metavar="A,B,C,D", callback=region, help="Read rows A to B, columns C to D of the scan only."),
-        click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
-        click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
+        click.option("--composition", metavar="C", help="Elements of a glass, such as Cu50Zr50, for the distances of its atoms."),
+        click.option("--mask", metavar="FILE[:/P]", help="Image of the detector that is not zero where pixels count."),
+        click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean. Is subtracted from every pattern."),
+        click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel. Every pattern is divided by it."),
+        click.option("--crop", metavar="A,B,C,D", callback=region, help="Read only rows A to B - 1, columns C to D - 1 of the scan."),
+        click.option("--flyback", type=int, metavar="N", help="Number of fly-back frames at the end of each row of --scan-shape."),
+        click.option("--preview", is_flag=True, default=None, help="Use only every 4th position and binned patterns, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
     ):
         command = option(command)

@@ -18,9 +18,9 @@ def init_command(commands: click.Group, debug: Any, say: Callable[[str], None]) 
     @click.argument("folder", metavar="[FOLDER]", required=False, type=click.Path(path_type=Path), default=Path("."))
     @debug
     def init(folder: Path, debug: bool) -> None:
-        """Write recipes, a script for all scans of a folder, one for Slurm, a notebook and a README into FOLDER, by default this one.
+        """Write recipes, a script for all scans of a folder, one for Slurm, a notebook and a README into FOLDER.
 
-        Files that exist are kept as they are.
+        By default FOLDER is the current folder. Files that exist are kept as they are.
         """
         from gpu4d.workflow.workspace import make_workspace
 

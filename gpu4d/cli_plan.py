@@ -31,11 +31,11 @@ def plan_command(commands: click.Group, debug: Any) -> None:
     from gpu4d.data.acquisition_quantities import QUANTITIES, TECHNIQUES
 
     @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-    @click.option("--scan", metavar="A,B", callback=pair, help="Positions of the scan.")
-    @click.option("--detector", metavar="A,B", callback=pair, help="Pixels of the detector.")
-    @click.option("--dtype", metavar="T", help="Type of the values, uint16, or bits of a counter, 12.  [default: uint16]")
+    @click.option("--scan", metavar="A,B", callback=pair, help="Number of scan positions along both axes.")
+    @click.option("--detector", metavar="A,B", callback=pair, help="Number of detector pixels along both axes.")
+    @click.option("--dtype", metavar="T", help="Type of the values, as uint16, or the bits of a counter, as 12.  [default: uint16]")
     @click.option("--spacing", metavar="Å", multiple=True, help="Lattice spacing d of the specimen. May be repeated.")
-    @click.option("--structure", metavar="NAME", multiple=True, help="Crystal whose spacings matter: Au, Si, … or a CIF file.")
+    @click.option("--structure", metavar="NAME", multiple=True, help="Crystal whose lattice spacings are used: Au, Si, … or a CIF file.")
     @click.option("--disks", type=int, metavar="N", help="Diffracted disks in a pattern.  [default: 8]")
     @click.option("--for", "purpose", type=click.Choice(TECHNIQUES), multiple=True, help="What the scan is for. May be repeated.")
     @dataset_flags

@@ -76,7 +76,7 @@ def _new_command(group: click.Group, debug: Any, say: Any) -> None:
     @scenario_flag
     @click.option("-o", "--output", "out", metavar="R.toml", type=path, help="File for the recipe.  [default: the terminal]")
     @click.option("--overwrite", is_flag=True, help="Replace the recipe.")
-    @click.option("--schema", is_flag=True, help="Begin with the line that names gpu4d-recipe.schema.json for editors.")
+    @click.option("--schema", is_flag=True, help="Put the name of gpu4d-recipe.schema.json into the first line, for editors.")
     @scan_flags
     @calibration_flags
     @click.option("--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated.")

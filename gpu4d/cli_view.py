@@ -24,11 +24,11 @@ def view_command(commands: click.Group, debug: Any, say: Any) -> None:
     @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
     @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.  [default: auto]")
     @click.option("--memory", metavar="M", help="Memory for the images of all pixels.  [default: half of what is free]")
-    @click.option("--export", metavar="PAGE.html", type=path, help="Write a page with a binned copy of the scan instead, and end.")
+    @click.option("--export", metavar="PAGE.html", type=path, help="Do not serve: write a page with a binned copy of the scan, and end.")
     @click.option(
         "--bin", "binned", type=click.IntRange(1), metavar="N", help="With --export: sum N×N detector pixels.  [default: by the size]"
     )
-    @click.option("--most", metavar="SIZE", help="With --export: size that the page may have.  [default: 25MB]")
+    @click.option("--most", metavar="SIZE", help="With --export: largest size of the page.  [default: 25MB]")
     @click.option("--overwrite", is_flag=True, help="With --export: replace the page.")
     @click.option("--quiet", is_flag=True, help="Show no progress.")
     @debug

@@ -170,7 +170,7 @@ def _of_the_host(stretches: Sequence[dict[str, Any]]) -> list[str]:
     said = []
     steal, _ = _largest(stretches, "steal")
     if steal > TAKEN:
-        said.append(f"the host took {100 * steal:.0f} % of the time (steal): a virtual machine whose neighbours are busy; run again later")
+        said.append(f"the host took {100 * steal:.0f} % of the time (steal): others on its host are busy; run again later")
     quota, _ = _largest(stretches, "quota")
     if quota > TAKEN:
         taken = f"{100 * quota:.0f} % of the time"

@@ -101,7 +101,7 @@ def card_findings(info: Any, card: Any, why: str) -> Iterator[Finding]:
     yield Finding("gpu", OK, f"{info.name} is {info.model}, {free} {total} free")
     if info.free is not None and info.total and info.free < 0.5 * info.total:
         yield Finding(
-            "gpu", NOTE, f"{info.name}: less than half of its memory is free", "end what uses it, or choose another card by --device"
+            "gpu", NOTE, f"{info.name}: less than half of its memory is free", "end its programs, or choose another card by --device"
         )
     if info.processes:
         said = "a process computes" if info.processes == 1 else f"{info.processes} processes compute"
@@ -142,7 +142,7 @@ def _limits(name: str, about: dict[str, Any], now: Sensed) -> Iterator[Finding]:
         yield Finding("gpu", NOTE, f"{name}: an instance of a partitioned card (MIG)", "energy and load of an instance are not known")
     if about["persistence"] is False:
         yield Finding(
-            "gpu", NOTE, f"{name}: the driver is unloaded while nobody uses the card", "nvidia-smi -pm 1 keeps it: programs start sooner"
+            "gpu", NOTE, f"{name}: the driver is unloaded while no program runs", "nvidia-smi -pm 1 keeps it: programs start sooner"
         )
     if now.temperature is not None and now.temperature >= 83:
         yield Finding("gpu", NOTE, f"{name}: {now.temperature:.0f} °C while it does nothing", "wait until it has cooled; check the fans")
@@ -162,7 +162,7 @@ def processor(place: Place, root: Path) -> Iterator[Finding]:
     if on_battery(root):
         yield Finding("cpu", WARN, "the machine runs from its battery: clocks are lowered", "plug in the mains")
     if "virtual machine" in machine.virtual(root):
-        yield Finding("cpu", NOTE, "a virtual machine: its neighbours may take time, and no temperatures or energies are seen")
+        yield Finding("cpu", NOTE, "a virtual machine: others on its host may take time, and temperatures cannot be read")
     yield from blas_findings(machine.blas(), threads)
     yield from load(place, root)
 
@@ -186,7 +186,7 @@ def load(place: Place, root: Path) -> Iterator[Finding]:
     found = between(before, mark(place, root))
     others, steal, cores = found["others_cores"], found["steal"], found["processors"]
     if others is None:
-        yield Finding("load", OK, "what other processes use is unknown on this system")
+        yield Finding("load", OK, "the load of other processes cannot be read on this system")
     elif others > QUIET * cores:
         yield Finding("load", WARN, f"other processes use {others:.1f} of {cores} cores", "end them before you measure: times will scatter")
     else:

@@ -16,7 +16,7 @@ from gpu4d.benchmarks.suite.system_files import ROOT, matching, text, whole
 from gpu4d.benchmarks.suite.workload import Place
 
 POWERCAP = "sys/class/powercap"
-NOT_READABLE = "RAPL's counters may be read by root only: sudo chmod a+r /sys/class/powercap/*rapl*/energy_uj"
+NOT_READABLE = "only root may read RAPL's counters: sudo chmod a+r /sys/class/powercap/*rapl*/energy_uj"
 ABSENT = "this machine has no RAPL counters (virtual machines have none)"
 
 
@@ -99,7 +99,7 @@ def card_joules(card: Card, a: Sensed, b: Sensed, seconds: float) -> tuple[float
         return b.energy - a.energy, "counter of NVML"
     powers = [power for power in (a.power, b.power) if power is not None]
     if not powers:
-        return None, "NVML tells neither energy nor power of this card"
+        return None, "NVML knows neither the energy nor the power of this card"
     return sum(powers) / len(powers) * seconds, "power × time of NVML"
 
 

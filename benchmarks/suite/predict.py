@@ -314,7 +314,7 @@ def _assumed(scan: Scan) -> tuple[str, ...]:
     size = (
         "the file says" if scan.stored is not None else "a usual compression gives" if scan.layout in ("lz4", "gzip") else "the shape gives"
     )
-    floats = (f"values of {scan.dtype} may be no counts, so that no likelihood is fitted",) if np.dtype(scan.dtype).kind == "f" else ()
+    floats = (f"values of {scan.dtype} may not be counts, so no likelihood is fitted",) if np.dtype(scan.dtype).kind == "f" else ()
     joint = scan.disk_spacing < 2 * scan.disk_radius + 7
     return (
         f"the file holds {scan.on_disk / 1e9:.3g} GB, as {size}",

@@ -48,13 +48,13 @@ def write(result: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: give another name, or allow that it is written over (--overwrite)")
+        raise InputError(f"{path} exists already: give another name, or replace it with --overwrite")
     sealed = {name: value for name, value in result.items() if name != "hash"}
     try:
         sealed["hash"] = own_hash(sealed)
         text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: the result holds a value that JSON has not ({error}); NaN and infinity are written as null") from None
+        raise InputError(f"{path}: it has a value that JSON does not know ({error}); NaN and infinity are written as null") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -74,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> Result:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
         if cut and text.lstrip().startswith("{"):
-            raise InputError(f"{path} ends in the middle: copy the file again, or let the run be resumed") from None
+            raise InputError(f"{path} ends in the middle: copy the file again, or go on with --resume") from None
         raise InputError(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None

@@ -34,8 +34,8 @@ HEAD = f"""# Machines that were measured
 <!-- Made by `python -m gpu4d.benchmarks.suite.results_page` from the files in {RESULTS}. Do not edit. -->
 
 Scores of `gpu4d bench run`. 1000 is the reference machine, 2000 is twice as fast. [Benchmark a machine](../how-to/benchmark.md)
-says what is measured and how, [Submit a result](../contributing/submit-a-result.md) how yours comes here. [machines.html](machines.html)
-shows the same as bars, with what binds each workload, how long usual scans take, and which detectors each machine keeps up with.
+says what is measured and how. [Submit a result](../contributing/submit-a-result.md) says how to add yours. [machines.html](machines.html)
+shows the same as bars. It also shows what limits each workload, how long usual scans take, and which detectors each machine keeps up with.
 
 Results of two tiers, or of two divisions, are not compared. Precision is 1000 where the distance from the truth is that of the reference.
 """
@@ -165,9 +165,9 @@ def add(path: Path, folder: Path) -> Path:
     if findings := verify_result(found)[0]:
         raise InputError(f"{path} does not fit: {'; '.join(findings[:3])} (gpu4d bench verify)")
     if found["suite"]["tier"] == QUICK or found["suite"]["seed_is"] != "announced" or found["suite"].get("only"):
-        raise InputError(f"{path} is a trial: published are whole runs of a tier with the announced seed, as `gpu4d bench run` makes them")
+        raise InputError(f"{path} is a trial: only whole runs of a tier with the announced seed are published")
     if names := private(path.read_text(encoding="utf-8")):
-        raise InputError(f"{path} holds {' and '.join(names)}, which would be published: please report that; results should not")
+        raise InputError(f"{path} holds {' and '.join(names)}, which would be published, and no result should hold them: please report it")
     target = folder / file_name(found)
     if target.exists():
         raise InputError(f"{target} is there already: one result a day for each machine and tier")

@@ -270,7 +270,7 @@ def _checked(options: Options) -> dict[str, Workload]:
     if options.tier not in (*TIERS, QUICK):
         raise InputError(f"--tier {options.tier}: need one of {', '.join(TIERS)}")
     if options.verify and options.seed is not None:
-        raise InputError(f"--verify draws a seed, and --seed {options.seed} gives one: leave one of them away")
+        raise InputError(f"--verify draws a seed, and --seed {options.seed} gives one: leave one of the two out")
     if unknown := [name for name in options.only if name not in known]:
         raise InputError(f"--only {', '.join(unknown)}: there is no such workload; choose from {', '.join(known)}")
     if options.peers:

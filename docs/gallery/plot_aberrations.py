@@ -2,7 +2,7 @@
 Aberrations from the data
 =========================
 
-The side bands of a thin object hold the aberrations of the lens. They are fitted, and taken out of the phase.
+The side bands of a thin object contain the aberrations of the lens. The aberrations are fitted to the scan, and taken out of the phase.
 """
 
 import numpy as np
@@ -17,5 +17,5 @@ phases = []
 for aberrations in ({}, found.aberrations):
     phase = np.asarray(gpu4d.ssb(scan.cube, origin=(20, 20), rotation=0.0, aberrations=aberrations).phase)
     phases.append(phase - phase.mean())
-title = "Phase as it comes, and without the fitted aberrations"
+title = "Phase with the aberrations, and without the fitted ones"
 picture = gpu4d.plot.image(np.concatenate(phases, axis=1), title, units="rad", cmap="viridis")

@@ -2,9 +2,8 @@
 Bragg disks on a pattern
 ========================
 
-Disks are found by the correlation with a template, and placed to a small part of a pixel, with a standard error for each. Look at a few
-patterns like this before you
-trust a map.
+Disks are found by correlation with a template. Their positions are refined to a small part of a pixel, and each has a standard error.
+Look at a few patterns like this one before you trust a map.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 All disks of a scan in one picture
 ==================================
 
-The Bragg vector map is a histogram of the positions of all disks, about the origin of each pattern. Its sharp maxima are the lattice of
-the specimen.
+The Bragg vector map is a histogram of the positions of all disks, relative to the origin of each pattern. Its sharp maxima are the lattice
+of the specimen.
 """
 
 import gpu4d

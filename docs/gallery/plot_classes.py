@@ -2,7 +2,7 @@
 Classes of patterns
 ===================
 
-Two orientations of one crystal, told apart by their Bragg disks. The number of classes comes from the counts.
+Two orientations of one crystal are distinguished by their Bragg disks. The number of classes follows from the counts.
 """
 
 import numpy as np

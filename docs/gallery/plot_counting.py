@@ -2,8 +2,8 @@
 Counting electrons
 ==================
 
-Raw frames of a direct detector become single electrons. The thresholds come from the frames: look where they lie between the noise and
-the signals.
+Raw frames of a direct detector are turned into single electrons. The thresholds follow from the frames. Look whether they lie between the
+noise and the signals of electrons.
 """
 
 import gpu4d

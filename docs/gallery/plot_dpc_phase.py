@@ -2,7 +2,7 @@
 Phase by DPC
 ============
 
-Atoms of two elements with a vacancy. The deflections are integrated to the phase that the electrons have taken up.
+The specimen has atoms of two elements and a vacancy. The deflections of the beam are integrated to the phase of the electrons.
 """
 
 import gpu4d

@@ -2,7 +2,7 @@
 Drift of two scans
 ==================
 
-A specimen drifts while it is scanned. Two scans whose rows cross tell where each position really was.
+A specimen drifts while it is scanned. Two scans with crossing rows show where each position really was.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 Ellipse and pixel size from rings
 =================================
 
-The rings of polycrystalline gold tell the pixel size of the detector, and how far it is from round.
+The rings of polycrystalline gold give the pixel size and the ellipse of the detector.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import gpu4d
 from gpu4d.calibrate import ellipse_matrix, fit_rings
 
 # %%
-# In place of the sum of a scan of a standard: rings that are stretched by 3 % along 25°.
+# These rings stand for the sum of a scan of a standard. They are stretched by 3 % along 25°.
 x, y = np.indices((160, 160)) - 79.2
 v = np.stack([x, y], axis=-1) @ ellipse_matrix((1.03, 1.0, np.radians(25))).T
 r = np.hypot(v[..., 0], v[..., 1])

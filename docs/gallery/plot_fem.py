@@ -2,8 +2,8 @@
 Fluctuation microscopy
 ======================
 
-How the rings of a glass fluctuate from place to place says over what distances it is ordered. Counting noise is taken out, and errors
-stand at every radius.
+The rings of a glass fluctuate from position to position. The size of this fluctuation tells over what distances the glass is ordered.
+Counting noise is taken out, and every radius has a standard error.
 """
 
 import numpy as np

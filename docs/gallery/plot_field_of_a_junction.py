@@ -2,7 +2,8 @@
 Electric field by DPC
 =====================
 
-The centre of mass of each pattern moves with the electric field. Colour shows direction and strength, the wheel is the key.
+The centre of mass of each pattern moves with the electric field. Colour shows the direction and strength of the field. The wheel is the
+key to the colours.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ counts = np.random.default_rng(0).poisson(disk * 20_000 / disk.sum((2, 3), keepd
 cube = gpu4d.DataCube(counts, gpu4d.Calibration(energy=ENERGY, semiangle=0.15, q_pixel=Q, r_pixel=STEP, rotation=0.0, transpose=False))
 
 # %%
-# Positions far from the junction say where the beam is without a field.
+# Positions far from the junction show where the beam is without a field.
 free = np.abs(x - 24) > 15
 found = gpu4d.dpc(cube, thickness=THICKNESS, descan="mean", descan_where=free)
 picture = gpu4d.plot.com(found.electric_field(), "Electric field", remove_mean=False, arrows=True)

@@ -2,9 +2,8 @@
 Correlation of a pattern with a disk, by its power
 ==================================================
 
-Power 1 is the cross-correlation: smooth, and linear in the counts. Smaller powers sharpen the maxima, and noise with them. gpu4d finds
-disks at 0.85, and refines
-their places at 1.
+Power 1 is the cross-correlation. It is smooth, and linear in the counts. Smaller powers sharpen the maxima, but also amplify noise. gpu4d
+finds disks at 0.85, and refines their positions at 1.
 """
 
 import numpy as np

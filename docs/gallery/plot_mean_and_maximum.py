@@ -2,8 +2,8 @@
 Mean and maximum pattern
 ========================
 
-The mean pattern shows what is everywhere. The maximum pattern shows what is anywhere: a small grain of another orientation is seen only
-there.
+The mean pattern shows the disks that most positions have. The maximum pattern also shows disks that few positions have. A small grain of
+another orientation is seen in the maximum pattern only.
 """
 
 import numpy as np

@@ -2,7 +2,8 @@
 An orientation map
 ==================
 
-Three grains of gold, each found from the positions and intensities of its Bragg disks. The legend is the unit triangle of the crystal.
+The orientations of three grains of gold are found from the positions and intensities of their Bragg disks. The legend is the sector of the
+crystal's directions.
 """
 
 import numpy as np

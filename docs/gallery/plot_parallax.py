@@ -2,8 +2,8 @@
 Aligned images of a defocused scan
 ==================================
 
-Out of focus, every pixel of the bright-field disk sees the specimen shifted. `gpu4d.parallax` aligns these images, adds them, and finds
-the defocus.
+Out of focus, every pixel of the bright-field disk gives a shifted image of the specimen. `gpu4d.parallax` aligns these images, adds them,
+and finds the defocus.
 """
 
 import gpu4d

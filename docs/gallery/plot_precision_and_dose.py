@@ -2,7 +2,8 @@
 How well a disk can be placed
 =============================
 
-The counts set a limit, the bound of Cramér and Rao. Ten times the electrons give a third of the error. Measured errors lie on it.
+The counts set a smallest error, the bound of Cramér and Rao. Ten times the electrons give a third of the error. Measured errors lie on the
+bound.
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 Distances of the atoms in a glass
 =================================
 
-From a scan of a glass to its pair distribution, with the first shell of neighbours. The glass is that of hard spheres.
+The pair distribution of a glass and its first shell of neighbours are computed from a scan. The glass is simulated as hard spheres.
 """
 
 import numpy as np

@@ -2,9 +2,8 @@
 The rotation between scan and detector
 ======================================
 
-A field that is a gradient has no curl. So the right rotation is where the curl of the deflections is smallest. A rotation that differs by
-180° has the same curl: the sign
-of the phase decides, because atoms attract electrons.
+A field that is a gradient has no curl. So the right rotation is the one with the smallest curl of the deflections. A rotation that differs
+by 180° has the same curl. The sign of the phase decides between the two, because atoms attract electrons.
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 A large scan with little memory
 ===============================
 
-The scan is a file of 150 MB. The sweep takes it in steps that fit into 32 MB, and gives the same bits as with all memory.
+The scan is a file of 150 MB. The sweep reads it in steps that fit into 32 MB. The result has the same bits as with more memory.
 """
 
 import tempfile

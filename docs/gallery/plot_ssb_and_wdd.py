@@ -2,7 +2,8 @@
 SSB and WDD beside each other
 =============================
 
-A strong object at a low dose. Wigner-distribution deconvolution takes the strength of its filter from the counts.
+A strong object at a low dose is reconstructed by both methods. Wigner-distribution deconvolution takes the strength of its filter from the
+counts.
 """
 
 import numpy as np

@@ -2,7 +2,8 @@
 Phase by single-side-band ptychography
 ======================================
 
-A focused probe whose disks overlap writes the phase into the overlaps. `gpu4d.ssb` reads it from there in one step, also out of focus.
+Where disks overlap, they interfere, and the interference contains the phase. `gpu4d.ssb` computes the phase from the overlaps in one step,
+also out of focus.
 """
 
 import numpy as np

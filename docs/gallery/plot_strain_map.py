@@ -2,7 +2,7 @@
 A strain map with errors
 ========================
 
-From Bragg disks to the strain of a foil with a coherent inclusion. Every component has a standard error at every position.
+The strain of a foil with a coherent inclusion is measured from Bragg disks. Every component has a standard error at every position.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 Strain of a glass
 =================
 
-A glass has no disks, but a diffuse ring. Tension makes it smaller along its direction. The ring of every pattern is fitted, down to the
-limit that the counts set.
+A glass has no disks, but a diffuse ring. Tension makes the ring smaller along its direction. The ring of every pattern is fitted. The
+errors are the smallest that the counts allow.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 What the reference does to a strain map
 =======================================
 
-The same lattice against three references. The patterns are the same, the zero is not. The film covers two thirds of this scan. So the
-median lies in the film, and so does the largest region without differences, which "auto" takes. Only the named region is the substrate.
+Strain of the same scan is shown against three references. Only the zero of the strain differs. The film covers two thirds of this scan. So
+the median lies in the film, and so does the largest region of one lattice, which "auto" takes. Only the named region is the substrate.
 """
 
 import numpy as np

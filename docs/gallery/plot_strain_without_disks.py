@@ -2,8 +2,8 @@
 Strain where disks overlap
 ==========================
 
-The power cepstrum of a pattern has maxima at the vectors of the real lattice. It needs no template and no origin, and works where disks
-overlap.
+The power cepstrum of a pattern has maxima at the vectors of the real lattice. The method needs no template and no origin. It works where
+disks overlap.
 """
 
 import gpu4d

@@ -2,7 +2,7 @@
 Virtual images from one sweep
 =============================
 
-A bright-field and an annular dark-field image, made in the same pass over the scan. The particle has a larger lattice spacing than the
+A bright-field and an annular dark-field image are made in the same pass over the scan. The particle has a larger lattice spacing than the
 bent foil around it.
 """
 
@@ -13,7 +13,7 @@ import gpu4d
 scan = gpu4d.simulate.bragg_scan((48, 64), (64, 64), radius=4.0, spacing=15.0, strain="inclusion", thickness=0.4, dose=40.0, seed=4)
 
 # %%
-# Detectors are in pixels of the detector, about its middle or about `origin=`. Every reduction of one sweep shares the pass.
+# Virtual detectors are given in detector pixels, about the middle of the detector or about `origin=`.
 images = gpu4d.sweep(
     scan.cube,
     {

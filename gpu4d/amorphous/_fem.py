@@ -217,7 +217,7 @@ def from_statistics(
     counts = counts & visited(statistics)
     n = int(counts.sum())
     if n < 2:
-        raise InputError(f"{n} of {counts.size} positions count: need two at least")
+        raise InputError(f"{n} of {counts.size} positions count: need at least two")
     rings = electrons(statistics, counts, gain, (known or 0.0) if normalise else None)
     rng = np.random.default_rng(seed)
     none = np.full(len(statistics.radius), np.nan)

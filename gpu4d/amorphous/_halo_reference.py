@@ -72,7 +72,7 @@ def halo_reference(
     """
     chosen = positions_of(region, cube.scan_shape, "region") & positions_of(sweep_options.get("where"), cube.scan_shape)
     if not chosen.any():
-        raise InputError("no position of the reference is visited: need a region, and where=, that leave some")
+        raise InputError("no position of the reference is visited: give a region and a where= that are both True at some positions")
     options: Any = {**sweep_options, "where": chosen, "keep": "host"}
     if radii is not None:
         radii = (floats(radii, 2, "radii (inner, outer)")[0], floats(radii, 2, "radii (inner, outer)")[1])
@@ -80,7 +80,9 @@ def halo_reference(
     places = cube.calibration.origin if origin is None else origin
     start = None if places is None else origins_of(places, cube.scan_shape)
     if start is not None and not np.isfinite(np.broadcast_to(start, (*chosen.shape, 2))[chosen]).all(axis=-1).any():
-        raise InputError("no position of the reference has an origin: all are NaN")
+        raise InputError(
+            "the origin is NaN at all positions of the reference: choose another region, or measure it (gpu4d.calibrate.origin)"
+        )
     shape = cube.calibration.ellipse if ellipse is None else ellipse
     ring = None
     if start is None or shape is None:

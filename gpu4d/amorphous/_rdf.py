@@ -147,7 +147,7 @@ def rdf(
     inside = keep & (means.k >= limits.low) & (means.k <= limits.high)
     if inside.sum() < LEAST_RINGS:
         band_text = f"from {limits.low:g} to {limits.high:g} 1/Å, and k goes to {k_last:g}"
-        raise InputError(f"{int(inside.sum())} rings lie in the band {band_text}: need {LEAST_RINGS}")
+        raise InputError(f"{int(inside.sum())} rings lie in the band {band_text}: need at least {LEAST_RINGS}, so give a wider band=")
     atom = mean_atom(composition, _kept(factor, keep), means.k[keep])
     mean, spread = (v.reshape(-1, v.shape[-1])[:, keep] for v in (means.mean, means.error))
     flat = RingMeans(means.k[keep], mean, spread, means.width)

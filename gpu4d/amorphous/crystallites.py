@@ -156,7 +156,7 @@ def find_crystallites(
     flat = flat[np.isfinite(flat).any(axis=1)]
     n = len(flat)
     if n < FEWEST:
-        raise InputError(f"{n} positions count: need {FEWEST} at least to know how the glass fluctuates")
+        raise InputError(f"{n} positions count: need at least {FEWEST}, to know how the glass fluctuates")
     if not 0 < expected < n:
         raise InputError(f"false_positives={false_positives}: need more than 0 and less than the {n} positions")
     glass = np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else np.nan for column in flat.T])
@@ -186,7 +186,9 @@ def _combined(spots: SpotRings, used: np.ndarray, limits: tuple[float, float]) -
     middle = np.nanmedian(variance, axis=(0, 1))
     scatter = MAD_TO_SIGMA * np.nanmedian(np.abs(variance - middle), axis=(0, 1))
     if not (scatter > 0).any():
-        raise InputError("all patterns are alike: there is no scatter of a glass to compare with")
+        raise InputError(
+            "all patterns are the same: need patterns of a glass as they were recorded, whose fluctuations are known from their scatter"
+        )
     variance, noise, middle, scatter = variance[..., scatter > 0], noise[scatter > 0], middle[scatter > 0], scatter[scatter > 0]
     even = -(np.maximum(variance + noise, SMALLEST * np.abs(middle + noise)) ** POWER)
     speckle = np.clip(middle / (middle + noise), LEAST_SHARE, 1.0)  # share of the variance that is not counting noise

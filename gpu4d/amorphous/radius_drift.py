@@ -44,7 +44,10 @@ def without_drift(strain: AmorphousStrain, order: int) -> AmorphousStrain:
     used = region & np.isfinite(values).all(axis=-1)
     rows = np.nonzero(used)[0]
     if len(np.unique(rows)) <= order:
-        raise InputError(f"the reference has strain in {len(np.unique(rows))} scan rows: drift={order} needs more than {order}")
+        raise InputError(
+            f"the ring was fitted in {len(np.unique(rows))} scan rows of the reference: drift={order} needs more than {order}, "
+            "so give a larger region or a smaller drift="
+        )
     dilation = values[used][:, :2].mean(axis=-1)
     error = np.sqrt(covariance[used][:, [0, 0, 1], [0, 1, 1]] @ np.array([0.25, 0.5, 0.25]))
     at = np.linspace(-1, 1, shape[0]) if shape[0] > 1 else np.zeros(1)

@@ -395,7 +395,7 @@ def find_bragg_disks(
         return sweep(cube_or_patterns, reduction, **options) if positions is None else reduction.at(cube_or_patterns, positions)
     cube_or_patterns = real_array(cube_or_patterns, "patterns", "a DataCube or an array (..., Qx, Qy)")
     if positions is not None:
-        raise InputError("positions= picks from a DataCube; index the array instead")
+        raise InputError("positions= chooses patterns of a DataCube, and patterns is an array: leave it out, and index the array")
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
     if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:

@@ -173,7 +173,8 @@ def _trials(
             except np.linalg.LinAlgError:  # a start so wrong that its fit has no answer
                 continue
     if not trials:
-        raise max(refusals, key=lambda t: t[0], default=(0.0, InputError("no ellipse and scale put the disks on rings of the crystals")))[1]
+        none = InputError("with no ellipse and pixel size do the disks lie on rings of the crystals: give the right crystals, or q_pixel")
+        raise max(refusals, key=lambda t: t[0], default=(0.0, none))[1]
     return trials
 
 

@@ -36,7 +36,7 @@ def fitted_disks(points: DiskPoints, rings: KnownRings, p: np.ndarray) -> tuple[
             resolved = gap > RESOLVED * np.hypot(noise, tau)
         near = (np.abs(off) < GAP * gap) & resolved
         if near.sum() < 10:
-            raise InputError(f"{int(near.sum())} disks lie near a ring of the crystals: too few for an ellipse")
+            raise InputError(f"{int(near.sum())} disks lie near a ring of the crystals: need at least 10 for an ellipse")
         tau = _extra(off[near & (np.abs(off) < 3 * max(tau, 0.05))], noise[near & (np.abs(off) < 3 * max(tau, 0.05))])
         variance = noise**2 + tau**2
         sigmas = off / np.sqrt(variance)

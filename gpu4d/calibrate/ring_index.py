@@ -90,7 +90,7 @@ def structures(crystals: Any) -> list[Structure]:
 def _of_structure(crystal: Structure, g_max: float, weak: float) -> KnownRings:
     rings = crystal.rings(g_max)
     if not len(rings):
-        raise InputError(f"{crystal.name} has no ring below {g_max:g} 1/Å")
+        raise InputError(f"{crystal.name} has no ring below {g_max:g} 1/Å: give a larger g_max, or another crystal")
     per_area = rings.intensity / rings.g**2  # a ring is shared by its circumference, and by the orientations that excite it, each ∝ g
     keep = per_area > weak * per_area.max()
     names = [f"{crystal.name} {' '.join(map(str, hkl))}" for hkl in rings.hkl[keep]]

@@ -156,7 +156,7 @@ def rotation_from_points(
     if transpose is None and len(r) < 3:
         raise InputError("two points fit with and without transpose: give transpose=, or a third point")
     if not defocus or not math.isfinite(defocus):
-        raise InputError(f"defocus={defocus}: a focused probe has no shadow image; its sign decides about 180°")
+        raise InputError(f"defocus={defocus}: need a number of Å that is not 0. Its sign decides between two rotations, 180° apart")
     spread = np.linalg.svd(q - q.mean(axis=0), compute_uv=False)
     if transpose is None and not spread[1] > 1e-3 * spread[0]:
         raise InputError("the points lie on one line, so they fit with and without transpose: give transpose=, or a point beside the line")

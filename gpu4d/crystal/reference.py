@@ -222,14 +222,19 @@ def _of_crystal(g: np.ndarray, crystal: Structure, calibration: Calibration | No
     away = [np.abs(reflections.length / one - 1) for one in length]
     first, second = (np.flatnonzero(a < MISMATCH) for a in away)
     if not first.size or not second.size:
-        raise InputError(f"{crystal.name} has no lattice planes within 10 % of the measured {1 / length[0]:.3f} and {1 / length[1]:.3f} Å")
+        raise InputError(
+            f"{crystal.name} has no lattice planes within 10 % of the measured {1 / length[0]:.3f} and {1 / length[1]:.3f} Å: give the "
+            "right crystal, or check q_pixel"
+        )
     a, b = reflections.g[first][:, None], reflections.g[second][None]
     cosine = np.sum(a * b, axis=-1) / (reflections.length[first][:, None] * reflections.length[second][None])
     seen = float(mean[0] @ mean[1] / np.prod(np.linalg.norm(mean, axis=1)))
     misfit = away[0][first][:, None] ** 2 + away[1][second][None] ** 2 + (cosine - seen) ** 2
     one, other = np.unravel_index(int(np.argmin(misfit)), misfit.shape)
     if misfit[one, other] > MISMATCH**2:
-        raise InputError(f"no zone axis of {crystal.name} has two vectors like the measured lattice: another crystal, or strain above 10 %")
+        raise InputError(
+            f"no zone axis of {crystal.name} has two vectors within 10 % of the measured lattice: give the right crystal, or check q_pixel"
+        )
     angle = np.arccos(np.clip(cosine[one, other], -1, 1))
     lengths = reflections.length[first[one]], reflections.length[second[other]]
     turned = np.sign(np.linalg.det(mean))

@@ -261,7 +261,7 @@ class CalibrationFields:
 
     q_pixel: Number = Field(
         "q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
-        given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
+        given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Size of a detector pixel, g = 1/d.",
                       flag="1/Å", known=FREQUENCIES,
                       tune="Measure it on a standard of the same session: nominal camera lengths are wrong by 5 to 10 %. Give the pixel "
                       "as it is after binning."))
@@ -271,7 +271,7 @@ class CalibrationFields:
     r_pixel: Number = Field(
         "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
         chosen=lambda v, choice: v * choice.step if choice.step else None,
-        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS,
+        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance between scan positions.", flag="Å", known=LENGTHS,
                       tune="Take the step of the scan, not the field of view. Give it as it is after positions are binned."))
     positions: ScanPlaces = Field(
         "positions", "Å", "where each pattern was taken on the specimen, in scan axes, (Rx, Ry, 2), as gpu4d.scan_drift measures it",

@@ -113,11 +113,11 @@ class DataCube(Storable):
         """Return one pattern for `cube[rx, ry]`, and a smaller cube for slices."""
         key: tuple[Any, ...] = position if isinstance(position, tuple) else (position,)
         if len(key) > 4:
-            raise InputError(f"cube[{position!r}]: at most four indices, (rx, ry, qx, qy)")
+            raise InputError(f"cube[{position!r}]: need at most four indices, (rx, ry, qx, qy)")
         if len(key) == 2 and all(isinstance(k, int | np.integer) for k in key):
             return self._pattern(int(key[0]), int(key[1]))
         if any(isinstance(k, int | np.integer) for k in key):
-            raise InputError(f"cube[{position!r}]: two whole numbers for one pattern, or slices for a smaller cube")
+            raise InputError(f"cube[{position!r}]: need two whole numbers for one pattern, or slices for a smaller cube")
         return self.crop(**dict(zip(("rx", "ry", "qx", "qy"), key)))
 
     def _pattern(self, rx: int, ry: int) -> DiffractionSlice:

@@ -195,8 +195,10 @@ def class_named(name: str) -> type[Storable]:
         if spec is not None and spec.submodule_search_locations is not None:
             getattr(importlib.import_module(f"{PACKAGE}.{room[1]}"), name.rpartition(".")[2], None)  # a room may import it only now
     if name not in _classes:
-        what = f"of another version of {PACKAGE}" if room else f"import {name.rpartition('.')[0] or 'its package'} first"
-        raise InputError(f"the class {name!r} is no result that is known here: {what}")
+        what = (
+            f"read it with the version of {PACKAGE} that wrote it" if room else f"import {name.rpartition('.')[0] or 'its package'} first"
+        )
+        raise InputError(f"the file has a result of the class {name!r}, which is not known here: {what}")
     return _classes[name]
 
 

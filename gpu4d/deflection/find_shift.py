@@ -100,7 +100,7 @@ def find_shift(first: ArrayLike, second: ArrayLike, *, max_shift: float | None =
         part = curl_free(np.where(np.isfinite(v).all(-1, keepdims=True), v, np.nan))
         part = part - np.nanmean(part, axis=(0, 1)) if np.isfinite(part).any() else part
         if not np.nansum(part**2) > 0:
-            raise InputError(f"{name} has no variation: nothing tells its displacement")
+            raise InputError(f"{name} is the same at all positions, so its displacement cannot be found: need a field that varies")
         smooth.append(part)
     start, rival = _whole_steps(_products(smooth[0]), _products(smooth[1]), most)
     a, b = (_middle(v) for v in smooth)

@@ -54,11 +54,12 @@ def pictures_of(scans: list[Any], detector: Detectors | None, options: SweepOpti
     named = [_named(scan, position, detector, options) for scan, position in zip(scans, ("first", "second"))]
     names = [name for name in named[0] if all(name in each for each in named)]
     if not names:
-        raise InputError(f"the scans have no picture in common: {' and '.join(', '.join(each) for each in named)}")
+        have = " and ".join(", ".join(each) for each in named)
+        raise InputError(f"the scans have no picture in common: they have {have}. Give two cubes, or images of the same signals")
     stacks = [without_plane(np.stack([each[name] for name in names], -1)) for each in named]
     noise = np.sqrt(np.mean([noise_of(stack) ** 2 for stack in stacks], axis=0))
     if not (noise > 0).any():
-        raise InputError("the pictures have no variation: nothing tells where they belong")
+        raise InputError("the pictures are the same at all positions, so no drift can be found: give pictures with contrast, or detectors")
     alive = noise > 0
     stacks = [stack[..., alive] / noise[alive] for stack in stacks]
     names = [name for name, lives in zip(names, alive) if lives]
@@ -81,7 +82,7 @@ def _named(scan: Any, position: str, detector: Detectors | None, options: SweepO
         )
     planes = values[..., None] if values.ndim == 2 else values
     if not np.isfinite(planes).all(-1).any():
-        raise InputError(f"{position} has no position with a value")
+        raise InputError(f"{position} has a NaN at every position: need an image with values")
     return {f"image {i}" if values.ndim == 3 else "image": _even(planes[..., i]) for i in range(planes.shape[-1])}
 
 

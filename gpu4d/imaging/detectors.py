@@ -185,7 +185,7 @@ def _positive(name: str, value: float) -> float:
 
 def _array(_x: Any, _y: Any, shape: tuple[int, int], frozen: _Frozen) -> np.ndarray:
     if frozen.array.shape != tuple(shape):
-        raise InputError(f"the mask is {frozen.array.shape}, the detector is {tuple(shape)}")
+        raise InputError(f"the mask is {frozen.array.shape}, the detector is {tuple(shape)}: need one value per detector pixel")
     return frozen.array
 
 

@@ -107,10 +107,10 @@ def to_abtem(result: DataCube | Slice) -> DiffractionPatterns | Images:
     about = {key: value for key, value in about.items() if value}
     if isinstance(result, RealSlice):
         if result.pixel_units != "Å":
-            raise InputError("the size of the image's pixels is not known: abTEM needs it in Å")
+            raise InputError("the size of the image's pixels is not known: set calibration.r_pixel (Å) before the image is made")
         return measurements.Images(values, sampling=result.pixel_size, ensemble_axes_metadata=planes, metadata=about)
     if result.pixel_units != "1/Å":
-        raise InputError("the size of the pattern's pixels is not known: abTEM needs it in 1/Å")
+        raise InputError("the size of the pattern's pixels is not known: set calibration.q_pixel (1/Å) before the pattern is made")
     return measurements.DiffractionPatterns(
         values, sampling=result.pixel_size, fftshift=True, ensemble_axes_metadata=planes, metadata=about
     )

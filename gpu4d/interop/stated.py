@@ -134,7 +134,7 @@ def carried(text: Any) -> Carried | None:
             raise ValueError(f"no shape of a scan and its mask: {shape}")
         return Carried(Calibration.from_parts(decoded(held["calibration"])), mask, metadata, None if name is None else str(name), shape)
     except (*FOREIGN, AttributeError, RecursionError, Gpu4dError) as error:
-        log.warning("what gpu4d wrote of the scan is damaged and left out: %s", reason(error))
+        log.warning("the description of the scan that gpu4d wrote is damaged, and left out: %s", reason(error))
         return None
 
 

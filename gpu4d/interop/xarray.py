@@ -169,7 +169,8 @@ def _result(dataset: Any) -> Any:
     except InputError:
         raise
     except FOREIGN as error:
-        raise InputError(f"the Dataset is no whole {dataset.attrs.get('class', 'result')} any more: {reason(error)}") from None
+        kind = dataset.attrs.get("class", "result")
+        raise InputError(f"the Dataset lacks parts of a {kind} ({reason(error)}): give it as to_xarray() made it") from None
 
 
 def _made(dataset: Any, node: Mapping[str, Any]) -> Any:

@@ -318,7 +318,7 @@ class _Conversion:
                 writer.close()
                 if not records:
                     raise
-                log.info("%s: what was written before cannot be continued (%s)", shown(self.path), error)
+                log.info("%s: the unfinished conversion cannot be continued (%s)", shown(self.path), error)
                 journal.restart()
                 _remove(self.passing)
         raise AssertionError("the second try has no records")
@@ -344,7 +344,10 @@ class _Conversion:
         """Read the file back, and compare every pattern, and the metadata."""
         cube = open_scan(self.passing)
         if cube.shape != self.cube.shape or np.dtype(str(cube.dtype)) != native(self.cube.dtype):
-            raise InputError(f"{self.path}: what was written is {cube.shape} {cube.dtype}, and not {self.cube.shape} {self.cube.dtype}")
+            raise InputError(
+                f"{self.path} is read back as {cube.shape} {cube.dtype}, and the scan is {self.cube.shape} {self.cube.dtype}: nothing was "
+                "kept; choose another format, and report this"
+            )
         wrong: set[int] = set()
         done = 0
         chunks = choose_chunks(cube.source)

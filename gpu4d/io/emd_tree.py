@@ -57,7 +57,9 @@ def write_tree(
     cubes = [item for item in items.values() if isinstance(item, DataCube)]
     given = [item for item in items.values() if isinstance(item, Calibration)]
     if len(given) > 1:
-        raise InputError("more than one Calibration among the items: one file describes one experiment")
+        raise InputError(
+            f"{len(given)} calibrations are among the items, and a file has one: save each with its results in a file of its own"
+        )
     calibration = given[0] if given else cubes[0].calibration if cubes else None
     if calibration is not None:
         targets = [f"/{name}" for name, item in items.items() if isinstance(item, DataCube) or emd_nodes.is_bragg(item)]

@@ -97,7 +97,7 @@ def _as_it_was(made: type[Slice], group: h5py.Group, values: np.ndarray, own: st
     given = group.attrs.get("gpu4d_labels", len(labels))
     numbers = all(isinstance(value, int | float | np.number) for value in (size, given))
     if not numbers:
-        raise InputError(f"{shown(path_of(group))}: the size of a pixel or the number of labels is no number: it is damaged")
+        raise InputError(f"{shown(path_of(group))}: the size of a pixel or the number of labels is no number: it is damaged, copy it again")
     name = emd.label(group, "gpu4d_name", own) or own
     units, pixel_units = emd.label(group, "gpu4d_units"), emd.label(group, "gpu4d_pixel_units", "px")
     return made(values, name, units, float(size), pixel_units, labels[: int(given)])

@@ -74,7 +74,7 @@ class SocketSource:
     Raises
     ------
     InputError
-        Another form of address, or nobody listens there.
+        Another form of address, or no program answers there.
 
     Notes
     -----
@@ -195,7 +195,7 @@ class SocketSource:
         return self._failed(f"got {what}; the messages are described in docs/how-to/live.md")
 
     def _failed(self, what: str) -> InputError:
-        """Close the connection, because nobody knows where its next message begins, and return the error."""
+        """Close the connection, because it is not known where its next message begins, and return the error."""
         self.close()
         return InputError(f"{self.address}: {what}")
 
@@ -402,7 +402,7 @@ def _connected(place: tuple[str, int], address: str, within: float) -> socket.so
             if not isinstance(error, ConnectionRefusedError) or time.monotonic() > last:
                 why = error.strerror or str(error)
                 raise InputError(
-                    f"{address}: nobody listens there ({why}); start the program that sends, or give its host and port"
+                    f"{address}: no program answers there ({why}); start the program that sends, or give its host and port"
                 ) from error
             time.sleep(0.05)
 

@@ -50,7 +50,7 @@ def parse_xml(data: bytes, what: str, most: int = MOST_BYTES) -> ElementTree.Ele
                 root = element if root is None else root
                 depth += 1 if event == "start" else -1
                 if depth > MOST_DEPTH:
-                    raise InputError(f"{what} has elements more than {MOST_DEPTH} deep in each other: it is damaged")
+                    raise InputError(f"{what} has elements more than {MOST_DEPTH} deep in each other: it is damaged, copy it again")
         parser.close()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         if isinstance(error, InputError):

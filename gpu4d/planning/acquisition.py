@@ -136,9 +136,9 @@ class Acquisition(
         if isinstance(self.disks, bool) or not isinstance(self.disks, int | np.integer) or self.disks < 2:
             raise InputError(f"disks={self.disks!r}: need a whole number of diffracted disks, at least 2")
         if sum(v is not None for v in (self.current, self.electrons, self.dose)) > 1:
-            raise InputError("current, electrons and dose say the same: give one of them")
+            raise InputError("current, electrons and dose are three ways to give one quantity: give only one of them")
         if self.q_pixel is not None and (self.camera_length is not None or self.detector_pitch is not None):
-            raise InputError("q_pixel and camera_length say the same: give one of them, better q_pixel, which is measured")
+            raise InputError("q_pixel and camera_length are two ways to give one quantity: give only one of them, better q_pixel")
 
     @property
     def wavelength(self) -> float | None:

@@ -104,7 +104,7 @@ def ssb_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Iterat
     if a.step is not None:
         least = 1 / (4 * k0)
         words = f"{length(a.step)}, λ/4α is {length(least)}"
-        advice = f"steps of {length(least)} or less; with larger ones iterative ptychography at a defocus"
+        advice = f"steps of {length(least)} or less; for larger steps, iterative ptychography at a defocus"
         yield Check("ssb", "step", a.step <= least, a.step, words, advice, "13.2")
     yield from _disk_pixels(a, "ssb")
 
@@ -176,7 +176,7 @@ def dpc_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Iterat
     advice = {
         "thickness": "call it pseudo-DPC, or use multislice ptychography",
         "step": "smaller steps, or a smaller semi-angle",
-        "semi-angle": "a larger semi-angle for the lattice; fields larger than it are seen all the same",
+        "semi-angle": "a larger semi-angle to see the lattice; fields larger than a cell are seen without it",
     }
     for condition in judged.conditions:
         yield Check("dpc", condition.name, condition.met, None, condition.text, advice[condition.name], "13.1, Q10, pitfall 3")
@@ -196,7 +196,7 @@ def fem_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Iterat
     angles = [6.1e2 * a.wavelength / size for size in (high, low)]
     words = f"{length(probe.resolution)} (0.61 λ/α), order is {length(low)} to {length(high)} long; the guide's range is "
     words += f"{FEM_ANGLES[0]:g} to {FEM_ANGLES[1]:g} mrad"
-    advice = f"a semi-angle of {angles[0]:.2g} to {angles[1]:.2g} mrad; several of them tell the length"
+    advice = f"a semi-angle of {angles[0]:.2g} to {angles[1]:.2g} mrad; scans at several angles give the length"
     yield Check("fem", "probe", low <= probe.resolution <= high, probe.resolution, words, advice, "1.2, 17.5")
     if a.step is not None:
         words = f"steps of {length(a.step)}: places must be independent of each other"

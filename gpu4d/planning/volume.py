@@ -147,7 +147,7 @@ def _savings(a: Acquisition, shape: Shape4) -> list[Saving]:
     if a.disk_radius is not None:
         side = 2 * int(np.ceil(MARGIN * a.disk_radius)) + 1
         if side < min(qx, qy):
-            price = "diffracted disks and dark field; for the phase from the bright-field disk nothing"
+            price = "diffracted disks and dark field; the phase from the bright-field disk loses nothing"
             found.append(_saving("cropped to the bright-field disk", (rx, ry, side, side), str(a.dtype), price))
     if min(rx, ry) >= 4:
         found.append(

@@ -61,7 +61,7 @@ def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel:
     """
     power = canvas.plane(found.power, "cepstrum")
     if not np.isfinite(power).any():
-        raise InputError("the cepstrum has no finite value: no pattern of its scan had counts")
+        raise InputError("the cepstrum has no finite value, because no pattern of its scan had counts: give a scan with counts")
     if q_pixel is not None and (power.shape[0] != power.shape[1] or not q_pixel > 0):
         raise InputError(f"q_pixel={q_pixel} for patterns {power.shape}: need a size above 0, and square patterns")
     nodes, centre = found.nodes, np.array(power.shape) // 2

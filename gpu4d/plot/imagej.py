@@ -46,7 +46,7 @@ def imagej_tiff(planes: np.ndarray, labels: tuple[str, ...], pixel_size: float, 
     """
     values = np.ascontiguousarray(planes, dtype="<f4")
     if values.nbytes > LARGEST:
-        raise InputError(f"a TIFF of {values.nbytes} bytes: its offsets end at 4 GB; save as .h5")
+        raise InputError(f"the planes have {values.nbytes} bytes, and a TIFF file holds at most 4 GB: save them as .h5")
     factor, name = NANOMETRES.get(unit, (0.0, "pixel"))
     step = pixel_size * factor
     described = _description(values, name, title, value_unit)

@@ -113,7 +113,7 @@ def strain(
     lattice = hasattr(result, "theta")  # a glass does not show its rotation
     maps = {name: canvas.plane(getattr(result, name), name) for name in list(names)[: 3 + lattice]}
     if len({m.shape for m in maps.values()}) > 1:
-        raise InputError(f"strain maps of different shapes {[m.shape for m in maps.values()]}")
+        raise InputError(f"the strain maps have the shapes {[m.shape for m in maps.values()]}: need maps of one scan")
     half = nice_range(100 * canvas.symmetric_range(np.stack([maps[n] for n in ("exx", "eyy", "exy")])))
     half_theta = nice_range(100 * canvas.symmetric_range(maps["theta"])) if lattice else half
     half_theta = half if half_theta <= 2 * half else half_theta

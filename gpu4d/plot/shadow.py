@@ -89,7 +89,10 @@ def shadow(
     low = np.maximum(np.floor(around - half), 0).astype(int)
     high = np.minimum(np.ceil(around + half) + 1, stem.shape).astype(int)
     if not (high - low > 1).all():
-        raise InputError(f"the shadow image shows a place at {around.round(1).tolist()} px, outside the STEM image {stem.shape}")
+        raise InputError(
+            f"the shadow image shows a place at {around.round(1).tolist()} px, outside the STEM image {stem.shape}: give the STEM image "
+            "and the position that the rotation was found with"
+        )
     places = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij"), axis=-1)
     way = -found.scale if found.underfocused else found.scale
     q = (places - around) / way @ scan_matrix(found.angle, found.transpose)  # the inverse of an orthogonal matrix is its transpose

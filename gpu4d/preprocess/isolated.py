@@ -44,7 +44,9 @@ def isolated_squares(signal: np.ndarray, good: np.ndarray, level: float) -> np.n
     whole = uniform_filter(good.astype(np.float64), 3, mode="constant") > 0.99
     frame, x, y = np.nonzero(alone & ~crowded & whole)
     if not len(frame):
-        raise InputError("no electron is isolated: the dose is too high for counting")
+        raise InputError(
+            "no electron is isolated: the dose is too high for counting. Record frames with fewer electrons, or take other frames"
+        )
     around = np.arange(-1, 2)
     return values[frame[:, None, None], x[:, None, None] + around[:, None], y[:, None, None] + around].astype(np.float64)
 

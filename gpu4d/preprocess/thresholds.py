@@ -98,7 +98,9 @@ def thresholds(
     usable = signal[:, good]
     usable = usable[np.isfinite(usable)]
     if not usable.size:
-        raise InputError("frames hold no good pixel: every one is masked, NaN or infinite, or its dark or gain is")
+        raise InputError(
+            "frames hold no good pixel: every pixel is masked, NaN or infinite, or its dark or gain is. Check mask=, dark= and gain="
+        )
     low, middle = np.percentile(usable, (15.865525, 50))
     noise = float(middle - low)
     if not noise > 0:

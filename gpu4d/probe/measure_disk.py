@@ -98,7 +98,7 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     smooth = ndimage.gaussian_filter(pattern, 1.0, mode="nearest")
     floor, top = np.percentile(smooth, 10), smooth.max()
     if not top > floor:
-        raise InputError("no disk in this pattern: it is flat or empty")
+        raise InputError("no disk in this pattern: it is flat or empty. Give a pattern with the unscattered beam")
     label, _ = ndimage.label(smooth > floor + 0.4 * (top - floor))
     weight = ndimage.sum_labels(pattern - floor, label, np.arange(1, label.max() + 1))
     inside = label == 1 + int(np.argmax(weight))
@@ -120,7 +120,9 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     for _ in range(4 if outline is None else 0):  # centre and radius stop changing after two or three rounds
         points = _edges(pattern, center, radius)
         if len(points) < 8:
-            raise InputError("no disk in this pattern: its brightest region has no edge inside the detector")
+            raise InputError(
+                "no disk in this pattern: its brightest region has no edge inside the detector. Give a pattern with the whole disk"
+            )
         center, radius, residual = circle(points)
     qx, qy, fitted, edge, radius_error = _edge_fit(pattern, center, radius, free_center=residual < CLEAN)
     return Disk(qx, qy, fitted, edge, residual, radius_error)
@@ -131,7 +133,7 @@ def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
     pattern = pattern.astype(np.float64)
     good = measured_pixels(pattern, mask)
     if not good.any():
-        raise InputError("no disk in this pattern: every pixel is masked or NaN")
+        raise InputError("no disk in this pattern: every pixel is masked or NaN. Give a mask that is True at pixels that count")
     good &= ~find_bad_pixels(np.where(good, pattern, np.nan), patterns=1).hot
     return pattern if good.all() else fill_from_neighbours(pattern, good)
 

@@ -166,7 +166,10 @@ def template(
     r0 = float(radius) if radius is not None else disk.radius  # type: ignore[union-attr]
     for axis, name in enumerate(("qx", "qy")):
         if not r0 <= c[axis] + 0.5 <= image.shape[axis] - r0:
-            raise InputError(f"the probe at {name} = {c[axis]:.1f} px, radius {r0:.1f}, is cut by a detector of {image.shape} pixels")
+            raise InputError(
+                f"the probe at {name} = {c[axis]:.1f} px, radius {r0:.1f}, is cut by a detector of {image.shape} pixels: give an image of "
+                "the whole probe, or the right center= and radius="
+            )
     if r0 < SPOT:
         c = np.rint(c)
         image = synthetic(image.shape, r0, center=(c[0], c[1]), edge=disk.edge if disk else 1.0)

@@ -314,7 +314,9 @@ def tilted_dark_field(
     if cube.detector_mask is not None:
         inside &= cube.detector_mask
     if not inside.any():
-        raise InputError(f"no pixel lies from {inner} to {outer} radii of the disk ({known.radius:.3g} px) on this detector")
+        raise InputError(
+            f"no pixel lies from {inner} to {outer} radii of the disk ({known.radius:.3g} px) here: give other inner= and outer="
+        )
     at = np.stack([x[inside], y[inside]], -1)
     where = scan_mask(sweep_options.get("where"), cube.scan_shape)
     images = PixelImages(cube, np.flatnonzero(inside), options)

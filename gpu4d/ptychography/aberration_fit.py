@@ -280,7 +280,7 @@ def inner_pixels(cube: DataCube, known: Experiment, most: int) -> tuple[np.ndarr
     if some.sum() < 3:
         raise InputError(
             f"{int(some.sum())} pixels lie {MARGIN} px or more inside a disk of {known.radius:.3g} px about "
-            f"({known.origin[0]:.4g}, {known.origin[1]:.4g}): need 3; is the origin right, and are there enough pixels?"
+            f"({known.origin[0]:.4g}, {known.origin[1]:.4g}): need 3. Check the origin, and crop or bin less if the disk has few pixels"
         )
     return np.flatnonzero(some), np.stack([u[some], v[some]], -1)
 
@@ -299,7 +299,8 @@ def strongest_frequencies(images: PixelImages, known: Experiment, most: int) -> 
     order = np.argsort(-power, kind="stable")[: min(most, int((power > 0).sum()))]
     if not len(order):
         raise InputError(
-            f"no scan frequency of {rx} × {ry} positions shifts the disks by less than their diameter: the steps are too large"
+            f"no scan frequency of {rx} × {ry} positions shifts the disks by less than their diameter: the steps are too large. Check "
+            "r_pixel, or record the scan with smaller steps"
         )
     return order, places.reshape(-1, 2)[order]
 

@@ -80,7 +80,8 @@ def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str
     chosen = intensity > 0 if cube.detector_mask is None else (intensity > 0) & cube.detector_mask
     if not chosen.any():
         raise InputError(
-            f"no pixel of a disk of {radius:.3g} px about ({center[0]:.4g}, {center[1]:.4g}) counts on this detector {(qx, qy)}"
+            f"no pixel of a disk of {radius:.3g} px about ({center[0]:.4g}, {center[1]:.4g}) counts on this detector {(qx, qy)}: check "
+            "calibration.origin and the detector mask"
         )
 
     cycle = known.cycle()

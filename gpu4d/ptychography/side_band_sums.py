@@ -58,7 +58,7 @@ def without_pattern(counts: np.ndarray, missing: np.ndarray | None) -> np.ndarra
     if missing is not None:
         bad |= missing
     if bad.all():
-        raise InputError("no position has counts in the bright-field disk: is the origin right?")
+        raise InputError("no position has counts in the bright-field disk: check calibration.origin (px) and the radius of the disk")
     return bad
 
 

@@ -60,7 +60,7 @@ class PixelImages:
         images = cls(cube, pixels, options)
         images.find_bad()
         if images.bad.all():
-            raise InputError("no position has counts in the bright-field disk: is the origin right?")
+            raise InputError("no position has counts in the bright-field disk: check calibration.origin (px) and the radius of the disk")
         return images
 
     def groups(self) -> Iterator[tuple[int, Any]]:

@@ -131,8 +131,9 @@ def raw_frames(
             raise InputError(f"{name}={value!r}: need a number of 0 or more")
     if not (occupancy <= DENSEST and 0 < spread < HALF / 2 and electron > 0 and 0 <= 3 * bad_pixels <= shape[0] * shape[1] and darks >= 1):
         raise InputError(
-            f"occupancy={occupancy}, spread={spread}, electron={electron}, bad_pixels={bad_pixels}, darks={darks}: need at most "
-            f"{DENSEST:g} electrons per pixel and frame, a spread from 0 to {HALF / 2} px, a signal, so many pixels, and a dark frame"
+            f"occupancy={occupancy}, spread={spread}, electron={electron}, bad_pixels={bad_pixels}, darks={darks}: need occupancy up to "
+            f"{DENSEST:g} electrons per pixel and frame, spread above 0 and below {HALF / 2} px, electron above 0, bad_pixels up to a "
+            "third of the pixels, and at least one of darks"
         )
     rng = np.random.default_rng(seed)
     dark, gain = rng.normal(LEVEL, LEVEL_SPREAD, shape).clip(5), rng.normal(1, gain_spread, shape).clip(0.2)

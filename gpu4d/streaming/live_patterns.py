@@ -66,7 +66,7 @@ class LivePatterns:
         self._ended = False
         self.error: BaseException | None = None
         self.reduced = 0  # patterns
-        self.blocked = 0  # how often somebody had to wait for a free buffer
+        self.blocked = 0  # how often a thread that feeds had to wait for a free buffer
 
     # ---------------------------------------------------------------- who brings patterns
 
@@ -172,7 +172,7 @@ class LivePatterns:
             raise InputError("the live sweep is closed: make another one for the next scan")
 
     def free(self) -> None:
-        """Give back all buffers, when nobody works on them any more."""
+        """Give back all buffers, when no thread works on them any more."""
         self._free.clear()
         while self._buffers:
             self._buffers.pop().free()
@@ -180,7 +180,7 @@ class LivePatterns:
     # ---------------------------------------------------------------- threads that reduce them
 
     def take(self) -> Segment | None:
-        """Wait for a segment in whose row nobody works, and return it. None at the end."""
+        """Wait for a segment in whose row no thread works, and return it. None at the end."""
         with self._changed:
             while self.error is None:
                 if not self._pauses:
@@ -212,7 +212,7 @@ class LivePatterns:
 
     @contextmanager
     def paused(self, caught_up: bool) -> Iterator[None]:
-        """Let nobody reduce inside the block. `caught_up` first waits for all segments that are complete now."""
+        """Let no thread reduce inside the block. `caught_up` first waits for all segments that are complete now."""
         with self._changed:
             if caught_up:
                 known = [*self._ready, *self._at_work.values()]

@@ -38,8 +38,8 @@ RING = 2  # segments on a device: one is copied while the other is reduced
 class LiveSweep:
     """Reductions of a scan that is still being acquired.
 
-    Patterns are fed in any portions. They are reduced in threads of their own, beside whoever feeds them. Results are there at any time.
-    After the last pattern they have the bits of `gpu4d.sweep` of the same scan.
+    Patterns are fed in any portions. They are reduced in threads of their own, beside the thread that feeds them. Results are there at any
+    time. After the last pattern they have the bits of `gpu4d.sweep` of the same scan.
 
     If patterns come faster than they are reduced, they wait in memory. If `memory` is full, `feed` waits: the source is slowed, and no
     pattern is lost.

@@ -101,7 +101,9 @@ class Structure(Storable):
             raise InputError(f"space_group={self.space_group!r} is not known: need a symbol such as 'F m -3 m', or a number")
         object.__setattr__(self, "space_group", group.xhm())
         if not library.UnitCell(*self.cell).is_compatible_with_spacegroup(group, 0.01):
-            raise InputError(f"the cell {_cell_text(self.cell)} does not have the symmetry of {group.xhm()}")
+            raise InputError(
+                f"the cell {_cell_text(self.cell)} does not have the symmetry of {group.xhm()}: give the cell or the space group that fits"
+            )
         if not self.sites:
             raise InputError(f"{self.name} has no atoms: need at least one Site")
         for site in self.sites:

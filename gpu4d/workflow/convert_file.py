@@ -47,7 +47,7 @@ def convert_file(
     cube = open_scan(file, **opening)
     if crop is not None:
         if isinstance(crop, str):
-            raise InputError(f"--crop {crop}: need four whole numbers A,B,C,D: rows A to B, columns C to D")
+            raise InputError(f"--crop {crop}: need four whole numbers A,B,C,D, for rows A to B - 1 and columns C to D - 1")
         cube = cube.crop(rx=tuple(crop[:2]), ry=tuple(crop[2:]))
     if binned is not None:
         cube = cube.bin(detector=binned)

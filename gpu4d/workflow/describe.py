@@ -90,7 +90,7 @@ def describe_file(
         "command": [_command(path, dataset, scan_shape, layout, timing, missing)],
     }
     if missing:
-        said["command"].append("Put in the values of your experiment. Flags that you leave out are not needed: results are then in pixels")
+        said["command"].append("Put in the values of your experiment. If you leave flags out, results are in pixels")
     if with_plan:
         lists = format_bytes(gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20))
         more = f"lists of 20 Bragg disks a pattern would take {lists} more: `run` raises its default memory if needed"

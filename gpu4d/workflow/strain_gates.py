@@ -29,7 +29,7 @@ def strain_gates(record: Record, strain: Strain, mechanism: str = ANY) -> None:
     _compatibility(record, strain)
     _trace(record, strain, mechanism)
     _reference(record, strain)
-    why = "no check of the map itself shows a wrong pixel size or reference: X-ray diffraction, Raman, DFT, or another method do; "
+    why = "no check of the map itself shows a wrong pixel size or reference, but X-ray diffraction, Raman, DFT or another method does; "
     record.decide(INDEPENDENT, f"{why}`gpu4d compare RESULT OTHER` compares two maps (guide, Q19)")
 
 

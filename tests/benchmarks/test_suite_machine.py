@@ -374,7 +374,7 @@ def test_energy_of_packages_and_memory(place, root):
 def test_counters_that_only_root_may_read(place, root):
     put(root, {"sys/class/powercap/intel-rapl:0/name": "package-0"})
     used = energy.Meter(place, root).stop()
-    assert used.joules is None and "root only" in used.unknown["cpu"]
+    assert used.joules is None and "only root" in used.unknown["cpu"]
     assert energy.Meter(place, root / "none").stop().unknown["cpu"].startswith("this machine has no RAPL")
 
 
@@ -393,7 +393,7 @@ def test_energy_of_a_card_that_does_not_count(nvml, gpu, power, joules):
     found, _ = sensors.card_of(gpu)
     used, how = energy.card_joules(found, found.sense(), found.sense(), 2.0)
     assert used == joules
-    assert how == ("power × time of NVML" if power else "NVML tells neither energy nor power of this card")
+    assert how == ("power × time of NVML" if power else "NVML knows neither the energy nor the power of this card")
 
 
 def test_energy_of_an_instance_is_not_known(nvml, gpu):

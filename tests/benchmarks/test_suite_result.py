@@ -45,7 +45,7 @@ def test_another_result_is_not_written_over(whole, tmp_path):
 def test_a_value_that_is_not_finite_is_not_written(whole, tmp_path):
     made = copy.deepcopy(whole)
     made["workloads"]["ssb"]["median"] = float("nan")
-    with pytest.raises(InputError, match="a value that JSON has not"):
+    with pytest.raises(InputError, match="a value that JSON does not know"):
         result.write(made, tmp_path / "r.json")
     assert not list(tmp_path.iterdir())
 

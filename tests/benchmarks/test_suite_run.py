@@ -260,7 +260,7 @@ def test_wide_intervals_are_measured_more_often_and_then_refused(suite, tmp_path
     [
         ({"only": ("c",)}, "choose from a, b"),
         ({"tier": "XL"}, "S, M, L"),
-        ({"verify": True, "seed": 3}, "leave one of them away"),
+        ({"verify": True, "seed": 3}, "leave one of the two out"),
     ],
 )
 def test_what_is_not_there_is_refused(suite, tmp_path, given, message):

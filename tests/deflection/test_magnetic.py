@@ -110,7 +110,7 @@ def test_a_known_electric_part_and_what_is_said_without_one(caplog):
         ({"second": np.ones((40, 36, 2)), "electric": np.zeros((40, 36, 2))}, "two ways"),
         ({"electric": np.zeros((3, 3, 2))}, "electric has shape"),
         ({"memory": "1 GB"}, "memory belong to a scan"),
-        ({"second": np.zeros((40, 36, 2))}, "no variation"),
+        ({"second": np.zeros((40, 36, 2))}, "is the same at all positions"),
     ],
 )
 def test_wrong_arguments(options, said):

@@ -217,8 +217,8 @@ def test_a_scattered_average_of_a_regular_grid_is_the_picture():
     ("arguments", "options", "words"),
     [
         ((np.zeros((4, 4)),), {}, "8 positions"),
-        ((np.zeros((16, 16)),), {}, "no variation"),
-        ((np.full((16, 16), np.nan),), {}, "no position with a value"),
+        ((np.zeros((16, 16)),), {}, "are the same at all positions"),
+        ((np.full((16, 16), np.nan),), {}, "a NaN at every position"),
         ((np.eye(16),), {"fast_axes": (1, 2)}, "fast_axes"),
         ((np.eye(16),), {"angle": 90.0}, "radians"),
         ((np.eye(16),), {"r_pixel": -1.0}, "r_pixel"),

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     stretch = write(tmp_path / "a", patterns().reshape(-1, *DETECTOR))
     plain = Plain(DETECTOR, "<u2")
     for stretches, scan, numbers, message in [
-        ([stretch], (6, 7), None, "35 patterns for a scan of 6×7"),
+        ([stretch], (6, 7), None, "35 patterns are too few for a scan of 6×7"),
         ([Stretch(stretch.path, 72, 132, 36)], SCAN, None, "too short"),
         ([Stretch(str(tmp_path / "b"), 72, 132, 35)], SCAN, None, "cannot be read"),
         ([Stretch(stretch.path, -1, 132, 35)], SCAN, None, "damaged"),

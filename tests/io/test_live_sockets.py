@@ -303,7 +303,7 @@ def test_addresses_and_senders():
             with pytest.raises(InputError, match="need seconds, more than 0"):
                 SocketSource(sender.address, **options)
         address = sender.address
-    with pytest.raises(InputError, match="nobody listens there"):
+    with pytest.raises(InputError, match="no program answers there"):
         SocketSource(address, connect_within=0.1)
     with FrameSender() as sender, SocketSource(sender.address) as source:
         sender.begin((2, 2, 3, 3), "uint8", gpu4d.Calibration(q_pixel=0.02, origin=(1, 1)))

@@ -135,7 +135,7 @@ def test_a_class_that_is_not_known_is_read_as_its_parts(tmp_path, strain, caplog
     with h5py.File(tmp_path / "r.h5", "a") as file:
         file["gpu4d/strain"].attrs["gpu4d_result"] = "gpu4d.crystal.StrainOfTomorrow"
     back = read_emd(tmp_path / "r.h5")
-    assert "strain is read as its parts: the class 'gpu4d.crystal.StrainOfTomorrow' is no result that is known here" in caplog.text
+    assert "strain is read as its parts: the file has a result of the class 'gpu4d.crystal.StrainOfTomorrow', which is" in caplog.text
     assert back["strain"].labels[0] == "e_xx" and "bf" in back
     np.testing.assert_array_equal(back["strain/exx"], strain.exx)
     assert back["strain/exx"].units == "1" and back["strain/residual"].pixel_size == 5.0

@@ -140,7 +140,7 @@ def test_a_page_leaves_out_what_is_too_large(page, monkeypatch):
     made, path = page
     monkeypatch.setattr(report, "MOST_BYTES", len(report.maps_of(made.pictures[0], SHAPE)))
     text = write(made, path.parent, "small.html").read_text(encoding="utf-8")
-    assert text.count('class="panels"') == 1 and text.count("too many to be in this page") == 2
+    assert text.count('class="panels"') == 1 and text.count("too many values for this page") == 2
 
 
 # ---------------------------------------------------------------- the page

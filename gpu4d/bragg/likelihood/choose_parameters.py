@@ -135,7 +135,7 @@ def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[
         doubt, ground = e.subtract_zero_point(4), e.ratio(4, 6)
         if not doubt and ground.excess * (1 + unsure) < FLAT:
             return Choice(4, f"{seen} show no slope of the background; fitting one would cost {ground.extra:.1%} of the variance")
-    return Choice(USUAL_PARAMETERS, f"{_difference(seen, t)}: no slopes inside")
+    return Choice(USUAL_PARAMETERS, f"{_difference(seen, t)}: no slopes are fitted")
 
 
 def _with_slopes(e: SampleFits, t: Ratio, unsure: float, seen: str) -> Choice:
@@ -144,18 +144,18 @@ def _with_slopes(e: SampleFits, t: Ratio, unsure: float, seen: str) -> Choice:
     gain = (t.excess - SLOPED) * t.extra
     residual = e.lattice_residuals()
     if residual is not None and RESIDUAL_NOISE * residual[6] < gain:
-        says = f"the lattice's squared residual is {residual[8]:.2f} with 8, {residual[6]:.2f} with 6"
+        says = f"the squared residual of the lattice is {residual[8]:.2f} with 8 and {residual[6]:.2f} with 6"
         confirmed = residual[6] - residual[8] > CONFIRMED * gain
-        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL_PARAMETERS, f"{differ}, but {says}: no slopes")
+        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL_PARAMETERS, f"{differ}, but {says}: no slopes are fitted")
     noise = max(e.dispersion(), 1.0)
     if t.excess / noise * (1 - unsure) > SLOPED:
-        return Choice(8, f"{differ}: slopes inside")
-    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as much as counts: no slopes")
+        return Choice(8, f"{differ}: slopes inside disks are fitted")
+    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as much as counts: no slopes are fitted")
 
 
 def _difference(seen: str, t: Ratio) -> str:
     """Describe T of 6 and 8 parameters for the reason of a choice."""
-    return f"with 6 and 8 parameters, positions of {seen} differ in square by {t.excess:.1f} times what noise explains"
+    return f"the squared difference of positions with 6 and 8 parameters is {t.excess:.1f} times what noise explains ({seen})"
 
 
 class Ratio(NamedTuple):

@@ -108,7 +108,7 @@ def _check_marks(path: str, first: int, stride: int, frames: int, order: str) ->
     for n in (0, frames - 1):
         mark = read_bytes(path, first + n * stride, 2, "patterns")
         if np.frombuffer(mark, f"{order}u2")[0] != MARK:
-            raise InputError(f"{shown(path)}: pattern {n} does not begin with its mark: sizes in the header are wrong, or it is damaged")
+            raise InputError(f"{shown(path)}: pattern {n} has no mark at its beginning: the file or its header is damaged, copy it")
 
 
 def _image(path: str, header: np.void) -> np.ndarray | None:

@@ -107,7 +107,7 @@ def opened(given: Any, shape: Shape4, where: str) -> Known | None:
         mask = emd.mask_of({"metadata": {"detector": {"mask": decoded(given.get("detector_mask"))}}}, shape)
         return calibration, metadata, str(given.get("name", "datacube")), mask
     except (*FOREIGN, RecursionError) as error:
-        log.warning("%s: what gpu4d wrote of the scan is left out: %s", where, reason(error))
+        log.warning("%s: the description of the scan that gpu4d wrote is left out: %s", where, reason(error))
         return None
 
 

@@ -92,7 +92,9 @@ def _patterns(file: h5py.File, path: str, dataset: str | None) -> tuple[Source, 
     group = file["entry/data"]
     numbers = sorted((int(found[1]), name) for name in emd.names(group) if (found := PART.fullmatch(name)))
     if [number for number, _ in numbers] != list(range(numbers[0][0], numbers[0][0] + len(numbers))):
-        raise InputError(f"{shown(path)}: some of its data files are not listed, or twice: after {numbers[0][1]} come not all numbers")
+        raise InputError(
+            f"{shown(path)}: its data files are not numbered one by one from {numbers[0][1]} on: the file is damaged, copy it again"
+        )
     parts: list[Source] = []
     missing: list[str] = []
     last = 0
@@ -149,7 +151,7 @@ def _check_number(dataset: h5py.Dataset, last: int) -> int:
         return last + dataset.shape[0]
     if first != last + 1 or final - first + 1 != dataset.shape[0]:
         log.warning(
-            "%s: it says it holds images %d to %d, and has %d behind number %d: does it belong to this scan?",
+            "%s: it states images %d to %d, but has %d after number %d: check whether it belongs to this scan",
             *(shown(dataset.file.filename), first, final, dataset.shape[0], last),
         )
     return final
@@ -173,7 +175,7 @@ def _microscope(path: str) -> Attributes | None:
         with open_file(beside) as file, reading(beside, "STEM Metadata"):
             return Attributes(file["STEM Metadata"], beside, "/STEM Metadata") if has(file, "STEM Metadata") else None
     except InputError as error:
-        log.warning("what the microscope said of the scan is left out: %s", error)
+        log.warning("the metadata of the microscope are left out: %s", error)
         return None
 
 

@@ -175,7 +175,9 @@ def _source(path: str, image: _Image, options: OpenOptions, what: str) -> Source
     kind = np.dtype((image.block.kind[:1] or "<") + KINDS[number])
     if math.prod(image.dimensions) * kind.itemsize > image.block.nbytes:
         sizes = "×".join(map(str, image.dimensions))
-        raise InputError(f"{shown(path)}: {image.name} is {sizes} of {kind}, and has {image.block.nbytes} bytes: it is damaged")
+        raise InputError(
+            f"{shown(path)}: {image.name} is {sizes} of {kind}, and has {image.block.nbytes} bytes: it is damaged, copy it again"
+        )
     lengths = [n for _, n in image.kept()]
     if image.scan_first:
         (ry, *rest), (qy, qx) = lengths[:-2], lengths[-2:]

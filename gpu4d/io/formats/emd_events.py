@@ -122,12 +122,12 @@ def event_source(file: h5py.File, path: str) -> FileEventSource:
     pixels, counts = _whole(held, "pixels", where), dataset_at(held, "counts")
     positions = shape[0] * shape[1]
     if offsets.size != positions + 1:
-        raise InputError(f"{where} has {offsets.size} offsets for {positions} positions: it is damaged")
+        raise InputError(f"{where} has {offsets.size} offsets for {positions} positions: it is damaged, copy it again")
     begins = offsets[()].astype(np.int64)
     if begins[0] != 0 or begins[-1] != pixels.size or (np.diff(begins) < 0).any():
-        raise InputError(f"{where}: the offsets do not run from 0 to its {pixels.size} events: it is damaged")
+        raise InputError(f"{where}: the offsets do not run from 0 to its {pixels.size} events: it is damaged, copy it again")
     if counts is not None and _whole(held, "counts", where).size != pixels.size:
-        raise InputError(f"{where} has {counts.size} counts for {pixels.size} events: it is damaged")
+        raise InputError(f"{where} has {counts.size} counts for {pixels.size} events: it is damaged, copy it again")
     columns = [None if part is None else _column(part) for part in (pixels, counts)]
     assert columns[0] is not None
     return FileEventSource(begins, columns[0], columns[1], shape, dtype)
@@ -136,7 +136,7 @@ def event_source(file: h5py.File, path: str) -> FileEventSource:
 def _shape(held: h5py.Group, where: str) -> Shape4:
     stated = np.asarray(held.attrs.get("shape", ()))
     if stated.shape != (4,) or stated.dtype.kind not in "iu" or (stated < 1).any() or int(stated[2]) * int(stated[3]) > COUNT_BYTES:
-        raise InputError(f"{where} has the shape {stated.tolist()}: need (Rx, Ry, Qx, Qy): it is damaged")
+        raise InputError(f"{where} has the shape {stated.tolist()}: need (Rx, Ry, Qx, Qy): it is damaged, copy it again")
     return tuple(int(n) for n in stated)  # type: ignore[return-value]
 
 
@@ -145,14 +145,14 @@ def _pattern_type(held: h5py.Group, where: str) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(label(held, "dtype", "<u2")).newbyteorder("=")
         largest(dtype)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: its patterns are of a type that no counts have: it is damaged") from error
+        raise InputError(f"{where}: its patterns are of a type that no counts have: it is damaged, copy it again") from error
     return dtype
 
 
 def _whole(held: h5py.Group, name: str, where: str) -> h5py.Dataset:
     found = dataset_at(held, name)
     if found is None or found.shape is None or found.ndim != 1 or found.dtype.kind not in "iu":
-        raise InputError(f"{where} has no whole numbers {name!r}, one-dimensional: it is damaged")
+        raise InputError(f"{where} has no whole numbers {name!r}, one-dimensional: it is damaged, copy it again")
     return found
 
 

@@ -118,7 +118,9 @@ def read_header(path: str, at: int) -> Header:
         if not (len(MAGIC) < length <= HEADER_BYTES and chips > 0 and columns > 0 and rows > 0):
             raise ValueError(f"{length} bytes of header, {chips} chips, {columns}×{rows} pixels")
     except (ValueError, IndexError) as error:
-        raise InputError(f"{shown(path)}: no header of a Merlin pattern at byte {at} ({reason(error)}): it is damaged") from error
+        raise InputError(
+            f"{shown(path)}: no header of a Merlin pattern at byte {at} ({reason(error)}): it is damaged, copy it again"
+        ) from error
     if length > len(head):
         with open(path, "rb") as file:
             file.seek(at)

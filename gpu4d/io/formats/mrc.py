@@ -178,7 +178,7 @@ class Stack:
         header = read_record(path, np.dtype(LAYOUT).newbyteorder(order), "header")
         nx, ny, nz, mode, beyond = (int(header[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
         if beyond < 0:
-            raise InputError(f"{shown(path)}: not a readable MRC file (an extended header of {beyond} bytes): it is damaged")
+            raise InputError(f"{shown(path)}: not a readable MRC file (an extended header of {beyond} bytes): it is damaged, copy it again")
         if mode == FOUR_BITS:
             storage: Storage = FourBits((ny, nx))
             words = "4 bit"

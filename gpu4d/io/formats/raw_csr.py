@@ -125,10 +125,12 @@ def _column(section: dict[str, Any], name: str, path: str) -> Column:
 def _offsets(column: Column, events: int, path: str) -> np.ndarray:
     """Return the offsets of all positions."""
     if column.size < 2:
-        raise InputError(f"{shown(path)}: {column.size} offsets: need one more than positions: the file is truncated")
+        raise InputError(f"{shown(path)}: {column.size} offsets: need one more than positions: the file is truncated, copy it again")
     found = column.read(0, column.size)
     if found.dtype.kind == "u" and int(found.max()) >= 1 << 62:
-        raise InputError(f"{shown(path)}: offsets run up to {int(found.max())}, there are {events} events: the file is damaged")
+        raise InputError(
+            f"{shown(path)}: offsets run up to {int(found.max())}, there are {events} events: the file is damaged, copy it again"
+        )
     found = found.astype(np.int64)
     if found[0] != 0 or found[-1] != events or (np.diff(found) < 0).any():
         raise InputError(

@@ -56,10 +56,10 @@ class Stempy(Hdf5Dialect):
         positions = dataset_at(file, POSITIONS)
         scan = None if positions is None else _sizes(positions, path, POSITIONS)[::-1]  # Nx is the width of a scan, and rows of a frame
         if scan is None:
-            raise InputError(f"{shown(path)}: there is no {POSITIONS} with Nx and Ny, the scan's shape: the file is damaged")
+            raise InputError(f"{shown(path)}: there is no {POSITIONS} with Nx and Ny, the scan's shape: the file is damaged, copy it again")
         events = int(arrays.lengths.sum())
         if events * arrays.dtype.itemsize > file.id.get_filesize():
-            raise InputError(f"{shown(path)}: {FRAMES} has {events} events, more than the file holds: it is damaged")
+            raise InputError(f"{shown(path)}: {FRAMES} has {events} events, more than the file holds: it is damaged, copy it again")
         with reading(path, POSITIONS):
             order, starts = _by_position(file, positions, len(frames), scan[0] * scan[1], path)
         if options.scan_shape is not None:
@@ -83,12 +83,16 @@ def _by_position(file: h5py.File, positions: h5py.Dataset, frames: int, count: i
     if version.size == 1 and version.dtype.kind in "iuf" and version.reshape(()) >= BY_POSITION:
         each, rest = divmod(frames, count)
         if rest or each < 1:
-            raise InputError(f"{shown(path)}: {frames} frames for {count} positions, not as many for each: the file is damaged")
+            raise InputError(
+                f"{shown(path)}: {frames} frames for {count} positions, not as many for each: the file is damaged, copy it again"
+            )
         return np.arange(frames), np.arange(count + 1) * each
     if positions.shape != (frames,) or positions.dtype.kind not in "iu":
-        raise InputError(f"{shown(path)}: {frames} frames, and their positions are {positions.shape}: the file is damaged")
+        raise InputError(f"{shown(path)}: {frames} frames, and their positions are {positions.shape}: the file is damaged, copy it again")
     numbers = positions[()].astype(np.int64)
     if len(numbers) and not (0 <= int(numbers.min()) and int(numbers.max()) < count):
-        raise InputError(f"{shown(path)}: positions run from {numbers.min()} to {numbers.max()}, the scan has {count}: it is damaged")
+        raise InputError(
+            f"{shown(path)}: positions run from {numbers.min()} to {numbers.max()}, the scan has {count}: it is damaged, copy it again"
+        )
     order = np.argsort(numbers, kind="stable")
     return order, np.searchsorted(numbers[order], np.arange(count + 1))

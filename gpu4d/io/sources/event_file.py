@@ -44,7 +44,9 @@ class Column:
                 with open_file(self.path) as file:
                     found = dataset_at(file, self.dataset)[first:last]  # type: ignore[index]  # it was there when the file was opened
         if len(found) != last - first:
-            raise InputError(f"{shown(self.path)}: {shown(self.dataset)} ends after {first + len(found)} values: the file is truncated")
+            raise InputError(
+                f"{shown(self.path)}: {shown(self.dataset)} ends after {first + len(found)} values: the file is truncated, copy it again"
+            )
         return found.astype(self.dtype.newbyteorder("="), copy=False)
 
 
@@ -88,9 +90,9 @@ class FileEventSource(EventSource):
         most = self.shape[2] * self.shape[3]
         if len(pixels) and not (0 <= int(pixels.min()) and int(pixels.max()) < most):
             raise InputError(
-                f"{shown(self.path)}: {shown(self.dataset)} has numbers of pixels that are not from 0 to {most - 1}: it is damaged"
+                f"{shown(self.path)}: {shown(self.dataset)} has pixel numbers outside of 0 to {most - 1}: it is damaged, copy it again"
             )
         counts = None if self.stored_counts is None else self.stored_counts.read(begin, end)
         if counts is not None and len(counts) and int(counts.min()) < 0:
-            raise InputError(f"{shown(self.path)}: {shown(self.dataset)} has negative counts: it is damaged")
+            raise InputError(f"{shown(self.path)}: {shown(self.dataset)} has negative counts: it is damaged, copy it again")
         return Events(self.offsets[first : last + 1] - begin, pixels, counts, self.shape[2:])

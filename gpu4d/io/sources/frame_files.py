@@ -270,7 +270,9 @@ class FrameFiles:
         ends: dict[str, int] = {}
         for s in self.stretches:
             if s.frames < 0 or s.offset < 0 or s.stride < 0:
-                raise InputError(f"{shown(s.path)}: {s.frames} patterns from byte {s.offset}, {s.stride} bytes apart: it is damaged")
+                raise InputError(
+                    f"{shown(s.path)}: {s.frames} patterns from byte {s.offset}, {s.stride} bytes apart: it is damaged, copy it again"
+                )
             if s.frames:
                 ends[s.path] = max(ends.get(s.path, 0), s.offset + (s.frames - 1) * s.stride + self.storage.nbytes)
         return ends
@@ -279,9 +281,13 @@ class FrameFiles:
         positions, frames = math.prod(self.shape[:2]), int(self._firsts[-1])
         if self.numbers is None:
             if positions > frames:
-                raise InputError(f"{shown(self.path)}: {frames} patterns for a scan of {self.shape[0]}×{self.shape[1]} positions")
+                raise InputError(
+                    f"{shown(self.path)}: {frames} patterns are too few for a scan of {self.shape[0]}×{self.shape[1]} positions"
+                )
         elif len(self.numbers) != positions or np.any(self.numbers >= frames) or np.any(self.numbers < MISSING):
-            raise InputError(f"{shown(self.path)}: numbers of patterns do not fit a scan of {self.shape[0]}×{self.shape[1]} positions")
+            raise InputError(
+                f"{shown(self.path)}: the numbers of its patterns do not fit a scan of {self.shape[0]}×{self.shape[1]} positions"
+            )
 
     def _check_files(self) -> None:
         """Raise an error if a file is missing or too short, before anything is read."""

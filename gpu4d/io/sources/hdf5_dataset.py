@@ -240,14 +240,16 @@ def _virtual_part(dataset: h5py.Dataset, file_name: str, name: str, depth: int) 
     if file_name == ".":
         part = dataset_at(dataset.file, "/" + name)
         if part is None:
-            raise InputError(f"{where} is a virtual dataset of {shown(name)}, which is not in the file")
+            raise InputError(f"{where} is a virtual dataset of {shown(name)}, which is not in the file: copy the file again")
         return part
     found = place_of_link(dataset.file, file_name)
     if found is None or not os.path.exists(found):
         raise InputError(f"{where} is a virtual dataset of {shown(file_name)}, which is not there: put it back, or beside the file")
     part = dataset_at(open_file(found), "/" + name)
     if part is None:
-        raise InputError(f"{where} is a virtual dataset of {called}, which holds no such dataset")
+        raise InputError(
+            f"{where} is a virtual dataset of {called}, which has no such dataset: it is another file, or damaged; copy it again"
+        )
     return part
 
 
@@ -265,4 +267,4 @@ def _check_external(dataset: h5py.Dataset) -> None:
             )
         need -= part
     if need > 0:
-        raise InputError(f"{where} are in external files that hold {need} bytes less than its shape needs")
+        raise InputError(f"{where} are in external files that hold {need} bytes less than its shape needs: copy these files again")

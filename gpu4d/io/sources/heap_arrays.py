@@ -112,7 +112,9 @@ class HeapArrays:
         return found
 
     def _damaged(self, why: str) -> InputError:
-        return InputError(f"{shown(self.path)}: {shown(self.dataset)} cannot be read ({why}): the file is truncated or damaged")
+        return InputError(
+            f"{shown(self.path)}: {shown(self.dataset)} cannot be read ({why}): the file is truncated or damaged, copy it again"
+        )
 
 
 def _references(dataset: h5py.Dataset, path: str, name: str) -> np.ndarray:
@@ -126,7 +128,9 @@ def _references(dataset: h5py.Dataset, path: str, name: str) -> np.ndarray:
     if layout == h5py.h5d.CONTIGUOUS:
         read = np.fromfile(path, REFERENCE, len(dataset), offset=dataset.id.get_offset())
         if len(read) != len(dataset):
-            raise InputError(f"{shown(path)}: {shown(name)} ends after {len(read)} of {len(dataset)} arrays: the file is truncated")
+            raise InputError(
+                f"{shown(path)}: {shown(name)} ends after {len(read)} of {len(dataset)} arrays: the file is truncated, copy it again"
+            )
         return read
     if layout != h5py.h5d.CHUNKED or plist.get_nfilters():
         raise InputError(f"{shown(path)}: {shown(name)} is compressed, or stored in a way that is not read: write it without compression")

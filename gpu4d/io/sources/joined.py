@@ -32,7 +32,7 @@ class JoinedFrames:
 
     def __init__(self, sources: Sequence[Source], description: str):
         if not sources:
-            raise InputError(f"{description}: no patterns")
+            raise InputError(f"{description}: it has no patterns")
         first = sources[0]
         for other in sources:
             if tuple(other.shape[2:]) != tuple(first.shape[2:]) or other.dtype != first.dtype:

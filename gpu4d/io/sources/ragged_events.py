@@ -46,6 +46,6 @@ class RaggedEventSource(EventSource):
         pixels, most = self.arrays.read(frames), self.shape[2] * self.shape[3]
         if len(pixels) and not (0 <= int(pixels.min()) and int(pixels.max()) < most):
             raise InputError(
-                f"{shown(self.path)}: {shown(self.dataset)} has numbers of pixels that are not from 0 to {most - 1}: it is damaged"
+                f"{shown(self.path)}: {shown(self.dataset)} has pixel numbers outside of 0 to {most - 1}: it is damaged, copy it again"
             )
         return Events(np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]), pixels, None, self.shape[2:])

@@ -109,9 +109,9 @@ def json_of(store: Store, key: Key) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{shown(store.path)}: {shown(key)} is no JSON: it is truncated or damaged") from error
+        raise InputError(f"{shown(store.path)}: {shown(key)} is no JSON: it is truncated or damaged, copy it again") from error
     if not isinstance(found, dict):
-        raise InputError(f"{shown(store.path)}: {shown(key)} is no JSON object: it is damaged")
+        raise InputError(f"{shown(store.path)}: {shown(key)} is no JSON object: it is damaged, copy it again")
     return found
 
 
@@ -127,7 +127,7 @@ def array_at(store: Store, key: Key, given: Mapping[str, Any]) -> ZarrArray:
     made = _version2(key, given, where) if given.get("zarr_format") == 2 else _version3(key, given, where)
     count = math.prod(-(-n // c) for n, c in zip(made.shape, made.chunks))
     if math.prod(made.shape) * made.dtype.itemsize > sys.maxsize:
-        raise InputError(f"{where} has more bytes than a computer can address: a size in it is damaged")
+        raise InputError(f"{where} has more bytes than a computer can address: a size in it is damaged, copy it again")
     if made.chunk_bytes > MOST_CHUNK:
         raise InputError(f"{where} has chunks of {made.chunk_bytes} bytes, more than {MOST_CHUNK}: store it in smaller ones")
     if made.chunk_bytes < FEW_BYTES and count > MANY_CHUNKS:
@@ -138,11 +138,11 @@ def array_at(store: Store, key: Key, given: Mapping[str, Any]) -> ZarrArray:
 def _version2(key: Key, given: Mapping[str, Any], where: str) -> ZarrArray:
     shape, chunks = _sizes(given.get("shape"), "shape", where), _sizes(given.get("chunks"), "chunks", where)
     if len(shape) != len(chunks) or given.get("order", "C") not in ("C", "F"):
-        raise InputError(f"{where} has chunks or an order that do not fit its shape: it is damaged")
+        raise InputError(f"{where} has chunks or an order that do not fit its shape: it is damaged, copy it again")
     dtype = _dtype2(given.get("dtype"), where)
     compressor, filters = given.get("compressor"), given.get("filters") or []
     if not isinstance(filters, list):
-        raise InputError(f"{where} has filters that are no list: it is damaged")
+        raise InputError(f"{where} has filters that are no list: it is damaged, copy it again")
     codecs = tuple(as_codec(codec, where) for codec in [*filters, *([] if compressor is None else [compressor])])
     order = tuple(range(len(shape)))
     fill = _fill(given.get("fill_value"), dtype, where)
@@ -156,7 +156,7 @@ def _version3(key: Key, given: Mapping[str, Any], where: str) -> ZarrArray:
     shape = _sizes(given.get("shape"), "shape", where)
     stored = _sizes(_configured(given.get("chunk_grid"), "regular", where).get("chunk_shape"), "chunk shape", where)
     if len(stored) != len(shape):
-        raise InputError(f"{where} has chunks of {len(stored)} axes, and {len(shape)} of its own: it is damaged")
+        raise InputError(f"{where} has chunks of {len(stored)} axes, and {len(shape)} of its own: it is damaged, copy it again")
     dtype = _dtype3(given.get("data_type"), where)
     naming = given.get("chunk_key_encoding")
     naming = naming if isinstance(naming, Mapping) else {"name": naming}
@@ -181,7 +181,7 @@ def _sharded(codecs: list[Any], stored: tuple[int, ...], where: str) -> tuple[tu
     settings = _configured(codecs[0], "sharding_indexed", where)
     chunks = _sizes(settings.get("chunk_shape"), "chunk shape", where)
     if len(chunks) != len(stored) or any(n % c for n, c in zip(stored, chunks)):
-        raise InputError(f"{where} has shards of {stored}, which are no whole chunks of {chunks}: it is damaged")
+        raise InputError(f"{where} has shards of {stored}, which are no whole chunks of {chunks}: it is damaged, copy it again")
     index = settings.get("index_codecs")
     names = [as_codec(codec, where) for codec in index] if isinstance(index, list) else []
     if not names or names[0][0] != "bytes" or [name for name, _ in names[1:]] not in ([], [CRC32C]):
@@ -189,7 +189,7 @@ def _sharded(codecs: list[Any], stored: tuple[int, ...], where: str) -> tuple[tu
     order = {"little": "<", "big": ">"}.get(str(dict(names[0][1]).get("endian", "little")))
     place = settings.get("index_location", "end")
     if order is None or place not in ("start", "end"):
-        raise InputError(f"{where} has an index of its shards in an order or place that does not exist: it is damaged")
+        raise InputError(f"{where} has an index of its shards in an order or place that does not exist: it is damaged, copy it again")
     return chunks, Shards(tuple(n // c for n, c in zip(stored, chunks)), order, len(names) > 1, place == "end"), settings.get("codecs")
 
 
@@ -197,7 +197,7 @@ def _chain(codecs: Any, axes: int, dtype: np.dtype, where: str) -> tuple[tuple[i
     """Return the order of the axes in a chunk, the dtype as stored, and what its bytes are encoded with."""
     order, packed = tuple(range(axes)), []
     if not isinstance(codecs, list):
-        raise InputError(f"{where} has no list of codecs: it is damaged")
+        raise InputError(f"{where} has no list of codecs: it is damaged, copy it again")
     for given in codecs:
         name, settings = as_codec(given, where)
         if name == "transpose":
@@ -205,7 +205,7 @@ def _chain(codecs: Any, axes: int, dtype: np.dtype, where: str) -> tuple[tuple[i
         elif name == "bytes":
             endian = dict(settings).get("endian", "little")
             if endian not in ("little", "big"):
-                raise InputError(f"{where} has values in the byte order {shown(str(endian))}: it is damaged")
+                raise InputError(f"{where} has values in the byte order {shown(str(endian))}: it is damaged, copy it again")
             dtype = dtype.newbyteorder("<" if endian == "little" else ">")
         elif name == "sharding_indexed":
             raise InputError(f"{where} has shards inside shards, which gpu4d does not read: store it with one kind")
@@ -218,7 +218,7 @@ def _transposed(order: tuple[int, ...], given: Any, where: str) -> tuple[int, ..
     settings = given.get("configuration") if isinstance(given, Mapping) else None
     turned = settings.get("order") if isinstance(settings, Mapping) else None
     if not isinstance(turned, list) or not all(type(n) is int for n in turned) or sorted(turned) != list(range(len(order))):
-        raise InputError(f"{where} has axes exchanged in an order that gpu4d cannot read: it is damaged")
+        raise InputError(f"{where} has axes exchanged in an order that gpu4d cannot read: it is damaged, copy it again")
     return tuple(order[n] for n in turned)
 
 
@@ -232,9 +232,9 @@ def _configured(given: Any, name: str, where: str) -> Mapping[str, Any]:
 
 def _sizes(given: Any, what: str, where: str) -> tuple[int, ...]:
     if not isinstance(given, list) or len(given) > MOST_AXES or not all(type(n) is int and n >= 0 for n in given):
-        raise InputError(f"{where} has no {what} of whole numbers: it is damaged")
+        raise InputError(f"{where} has no {what} of whole numbers: it is damaged, copy it again")
     if what != "shape" and 0 in given:
-        raise InputError(f"{where} has a {what} of {given}: it is damaged")
+        raise InputError(f"{where} has a {what} of {given}: it is damaged, copy it again")
     return tuple(given)
 
 
@@ -276,4 +276,6 @@ def _fill(given: Any, dtype: np.dtype, where: str) -> Any:
             raise ValueError
         return native.type(given)
     except (ValueError, KeyError, OverflowError, TypeError) as error:
-        raise InputError(f"{where} has the fill value {shown(str(given))[:60]}, which is no {dtype.name}: it is damaged") from error
+        raise InputError(
+            f"{where} has the fill value {shown(str(given))[:60]}, which is no {dtype.name}: it is damaged, copy it again"
+        ) from error

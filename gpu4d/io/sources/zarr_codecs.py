@@ -65,7 +65,7 @@ def as_codec(given: Any, where: str) -> Codec:
         if isinstance(name, str) and isinstance(settings, Mapping | None):
             simple = {str(k): v for k, v in (settings or {}).items() if isinstance(v, str | int | float | bool | None)}
             return name.removeprefix("numcodecs."), tuple(sorted(simple.items()))
-    raise InputError(f"{where} has a codec that gpu4d cannot read: it is damaged")
+    raise InputError(f"{where} has a codec that gpu4d cannot read: it is damaged, copy it again")
 
 
 def steps(codecs: Sequence[Codec], dtype: np.dtype, where: str) -> tuple[Step, ...]:
@@ -107,7 +107,7 @@ def _step(name: str, settings: Mapping[str, Any], dtype: np.dtype, where: str) -
 
 def _width(given: Any, where: str) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 255:
-        raise InputError(f"{where} is shuffled in values of {shown(str(given))} bytes: it is damaged")
+        raise InputError(f"{where} is shuffled in values of {shown(str(given))} bytes: it is damaged, copy it again")
     return given
 
 

@@ -50,7 +50,9 @@ def text_of(store: Store, key: Key) -> bytes | None:
     if place is None:
         return None
     if place.size > MOST_TEXT:
-        raise InputError(f"{shown(store.path)}: {shown(key)} has {place.size} bytes, too many for a file of metadata: it is damaged")
+        raise InputError(
+            f"{shown(store.path)}: {shown(key)} has {place.size} bytes, too many for a file of metadata: it is damaged, copy it again"
+        )
     try:
         with open(place.file, "rb") as file:
             file.seek(place.offset)
@@ -92,7 +94,7 @@ class FolderStore:
         except OSError as error:
             raise InputError(f"{shown(file)}: cannot be read ({reason(error)})") from error
         if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"{shown(file)} is not a regular file: the zarr store is damaged")
+            raise InputError(f"{shown(file)} is not a regular file: the zarr store is damaged, copy it again")
         return Place(file, 0, found.st_size)
 
     def stored(self, key: Key) -> Iterator[int]:
@@ -157,7 +159,7 @@ class ZipStore:
                 file.seek(member.header_offset)
                 signature, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         except (OSError, struct.error, ValueError) as error:
-            raise InputError(f"{where} cannot be read ({reason(error)}): the zip file is damaged") from error
+            raise InputError(f"{where} cannot be read ({reason(error)}): the zip file is damaged, copy it again") from error
         offset = member.header_offset + LOCAL_HEADER.size + name + extra
         if signature != SIGNATURE or member.file_size != member.compress_size or offset + member.file_size > self._size:
             raise InputError(f"{where} does not lie where the zip file says: it is damaged, copy it again")

@@ -41,7 +41,7 @@ def first_wave(
         there = (grid.rows >= 0)[:, None] & (grid.columns >= 0)[None, :]
         aperture = np.where(there, given[grid.rows][:, grid.columns], 0)
     if not (np.abs(aperture) > 0).any():
-        raise InputError(f"no pixel of the aperture about ({origin[0]:.4g}, {origin[1]:.4g}) is in the pattern: is the origin right?")
+        raise InputError(f"no pixel of the aperture about ({origin[0]:.4g}, {origin[1]:.4g}) is in the pattern: check calibration.origin")
     return aperture * np.exp(-1j * chi(kx, ky, aberrations, energy))
 
 

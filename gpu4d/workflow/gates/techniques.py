@@ -58,7 +58,7 @@ RULES = (
     GateRule(
         "strain_brightness", "Strain and brightness", AFTER_STRAIN, "rank correlation of strain with the brightness of the disks", "",
         (-0.5, 0.5), (-0.95, 0.95),
-        "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
+        "look whether disks overlap or touch: a neighbour that becomes brighter can shift a disk, and such a shift looks like strain",
         "chance reaches 0.5 in one of a hundred maps of 30 positions; at 0.95 strain is a function of the brightness alone", "Q20",
     ),
     GateRule(

@@ -26,10 +26,10 @@ NOT_KNOWN = {
     "ellipse": "lengths and angles in the diffraction plane may be wrong by 1 to 3 %",
 }
 NOT_MEASURED = {
-    "q_pixel": "nominal ones are wrong by 5 to 10 %, and spacings, angles and phases with them; strain against the same scan is not",
-    "r_pixel": "lengths on the specimen are as right as it is",
-    "rotation": "directions are as right as it is",
-    "ellipse": "lengths and angles in the diffraction plane are as right as it is",
+    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases. Strain within a scan does not change",
+    "r_pixel": "if it is wrong, lengths on the specimen are wrong by the same factor",
+    "rotation": "if it is wrong, directions are wrong by the same angle",
+    "ellipse": "if it is wrong, lengths and angles in the diffraction plane are wrong too",
 }
 # Words in the history of values that come from data; all others were given, stand in a file, or rest on a nominal semi-angle.
 FROM_DATA = ("ring", "reflections of", "Bragg disks", "lattice at", "least curl", "shadow", "Friedel", "of this scan")
@@ -78,7 +78,7 @@ class Verdict:
         """The answer in one sentence."""
         heavy = sum(reason.weight == self.answer for reason in self.reasons)
         if self.answer == YES:
-            return "Yes. Every check was passed, and there is nothing to warn of."
+            return "Yes. Every check was passed, and there is no warning."
         reasons = f"{heavy} {'reason' if heavy == 1 else 'reasons'}"
         return f"No, for {reasons}." if self.answer == NO else f"With care, for {reasons}."
 
@@ -123,7 +123,7 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     values = _of_calibration(calibration, rests_on)
     reasons += values
     if not record.gates:
-        reasons.append(Why("run", CARE, "Nothing of these results was checked: no quality gate belongs to them."))
+        reasons.append(Why("run", CARE, "These results were not checked, because no quality gate belongs to them."))
     reasons.sort(key=lambda reason: reason.weight != NO)  # a stable sort: the order inside stays
     answer = YES if not reasons else NO if reasons[0].weight == NO else CARE
     return Verdict(answer, tuple(reasons), _counted(record.gates, len(record.warnings), len(values)))

@@ -51,8 +51,8 @@ class AcquisitionChecks(Stage):
             return
         state.record.decide(
             f"More detector pixels than the disks need: a radius of {radius:.1f} px",
-            f"--bin {COARSER} leaves {radius / COARSER:.1f} px, the same precision from a quarter of the data; next time, a smaller format "
-            "or a shorter dwell saves dose and drift (guide, pitfall 5)",
+            f"--bin {COARSER} leaves {radius / COARSER:.1f} px, with the same precision from a quarter of the data; next time, a smaller "
+            "format or a shorter dwell saves dose and drift (guide, pitfall 5)",
         )
 
     def _steadiness(self, state: RunState, total: np.ndarray) -> None:

@@ -37,7 +37,7 @@ class BadPixels(Stage):
         mask = state.cube.detector_mask
         if mask is None or mask.all():
             return ""
-        return f"{int((~np.asarray(mask)).sum())} detector pixels that are bad or masked were left out of all results."
+        return f"{int((~np.asarray(mask)).sum())} detector pixels were bad or masked, and were left out of all results."
 
 
 def leave_out_nan(state: RunState) -> None:

@@ -91,7 +91,7 @@ class Ellipse(Stage):
         asked, c, technique = self.given(state).measure, state.calibration, state["technique"]
         if c.ellipse is not None:
             known = c.how_known("ellipse") or "given"
-            return no(f"the ellipse is known ({known}), and counts before one that is measured here")
+            return no(f"the ellipse is known ({known}), and is used in place of one that is measured here")
         if asked is False:
             return no("the recipe asks for none")
         if asked == "auto" and (why := self._unsuitable(state, technique)):

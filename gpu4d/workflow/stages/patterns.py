@@ -51,7 +51,7 @@ def _why_none(counts: np.ndarray) -> str:
     if not np.isfinite(counts).any():
         return "no pattern has finite values, each has NaN or infinite pixels: mask these pixels, or choose another dataset"
     if not (counts < 0).any():
-        return "every pattern is empty, the sum of its counts is zero: is this the right dataset?"
+        return "every pattern is empty, the sum of its counts is zero: check that this is the right dataset"
     return (
         f"the counts of every pattern are zero or negative in total (median {np.nanmedian(counts):.4g}): the dark reference or background "
         "that was subtracted is too large; subtract less, or give the raw patterns"

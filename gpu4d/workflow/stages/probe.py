@@ -134,7 +134,7 @@ def _of_direct_beam(state: RunState, disk: Disk) -> Disk:
     place, other = f"({found.qx:.1f}, {found.qy:.1f})", f"({found.brightest[0]:.1f}, {found.brightest[1]:.1f})"
     alike = f"disks on opposite sides of {place} have the same brightness, those on opposite sides of {other} do not"
     if found.hidden:
-        instead = f"what is called bright field here is the diffracted disk at {other}"
+        instead = f"the bright field of this run is the diffracted disk at {other}"
         mask = state.cube.detector_mask
         if mask is not None and covered(mask, (found.qx, found.qy), disk.radius) > COVERED:
             record.note(f"the detector mask covers the direct beam, at {place}: {instead}")

@@ -190,7 +190,7 @@ class Rdf(Stage):
 
     def _gates(self, state: RunState, found: Any) -> None:
         ratio = float(found.scale_ratio)
-        said = f"the region without atoms asks for {ratio:.3f} times the fitted scale"
+        said = f"the region without atoms needs {ratio:.3f} times the fitted scale"
         state.record.measure("rdf_scale", 100 * (ratio - 1), said)
         density = float(found.density)
         state.record.measure("rdf_density", density, f"{density:.4f} atoms per Å³")

@@ -134,7 +134,7 @@ class Shadow(Stage):
             return no("needs a shadow image: shadow.images with shadow.positions in a recipe, or shadow.points recognised in one")
         if c.rotation is not None:
             how = c.how_known("rotation") or "given"
-            return no(f"the rotation is known ({how}), and counts before one that is measured here")
+            return no(f"the rotation is known ({how}), and is used in place of one that is measured here")
         return yes(f"the recipe names {'shadow images' if given.positions else 'points of a shadow image'}")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:

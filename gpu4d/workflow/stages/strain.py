@@ -180,7 +180,7 @@ class Strain(Stage):
     def _say_why_not(self, state: RunState, error: InputError) -> None:
         """Record that there is no strain, and why. The rest of the analysis is kept."""
         state.record.warn(f"no strain: {error}")
-        state.record.decide("No strain: the lattice was measured, and there is nothing to compare it with", str(error))
+        state.record.decide("No strain: the lattice was measured, but there is no lattice to compare it with", str(error))
         state.record.measure("strain_measured", 0.0, "none that can be used")
 
     def _detector(self, state: RunState) -> Detector:

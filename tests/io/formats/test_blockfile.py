@@ -72,7 +72,7 @@ def test_a_size_that_is_wrong_is_seen_by_the_marks(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[20:22] = struct.pack("<H", 6)
     path.write_bytes(raw)
-    with pytest.raises(InputError, match="pattern 11 does not begin with its mark"):
+    with pytest.raises(InputError, match="pattern 11 has no mark at its beginning"):
         gpu4d.open(path)
 
 
