@@ -60,6 +60,8 @@ async function pageSource(data) {
   const kinds = { uint8: Uint8Array, uint16: Uint16Array };
   const cube = new kinds[data.kind](await inflated(data.cube));
   const valid = data.valid ? new Uint8Array(await inflated(data.valid)) : new Uint8Array(qx * qy).fill(1);
+  const origins = data.origins ? new Float64Array(await inflated(data.origins)) : null;
+  const lattices = data.lattices ? new Float32Array(await inflated(data.lattices)) : null;
   const maps = {};
   for (const { name, values } of data.maps) maps[name] = new Float32Array(await inflated(values));
   const summary = { mean: new Float64Array(qx * qy), max: new Float64Array(qx * qy) };
@@ -92,6 +94,30 @@ async function pageSource(data) {
     return values;
   }
 
+  // Sum what a detector takes that moves with the origin of each position. Pixels that it takes everywhere, or nowhere, are not compared.
+  function sumFollowing(detector) {
+    const m = stretch(detector, about), [ox, oy] = about.origin, counts = new Float64Array(positions);
+    let reach = 0;
+    for (let p = 0; p < positions; p++) {
+      const u = origins[2 * p] - ox, v = origins[2 * p + 1] - oy;
+      for (const length of [Math.hypot(u, v), Math.hypot(m[0][0] * u + m[0][1] * v, m[1][0] * u + m[1][1] * v)]) if (length > reach) reach = length;
+    }
+    reach += 1e-6;
+    const always = maskOf(resized(detector, -reach), about).map((v, q) => v & valid[q]), ever = maskOf(resized(detector, reach), about);
+    const values = sumInside(always).slice(), takes = takesOf(detector, m);
+    counts.fill(always.reduce((a, b) => a + b, 0));
+    for (let q = 0; q < qx * qy; q++) {
+      if (!ever[q] || always[q] || !valid[q]) continue;
+      const x = Math.floor(q / qy), y = q % qy, from = q * positions;
+      for (let p = 0; p < positions; p++)
+        if (takes(x - (detector.center[0] + (origins[2 * p] - ox)), y - (detector.center[1] + (origins[2 * p + 1] - oy)))) {
+          values[p] += cube[from + p];
+          counts[p] += 1;
+        }
+    }
+    return values.map((v, p) => (Number.isFinite(origins[2 * p]) ? v * data.step + data.offset * counts[p] : NaN));
+  }
+
   const meanOf = ([r0, r1], [c0, c1]) => {
     const found = new Float64Array(qx * qy), count = (r1 - r0) * (c1 - c0);
     for (let q = 0; q < qx * qy; q++) {
@@ -102,16 +128,21 @@ async function pageSource(data) {
     return found;
   };
 
+  const originAt = (p) => (!origins ? about.origin : Number.isFinite(origins[2 * p]) ? [origins[2 * p], origins[2 * p + 1]] : undefined);
+  const latticeAt = (p) => {
+    const found = lattices && [...lattices.slice(4 * p, 4 * p + 4)];
+    return found ? (found.every(Number.isFinite) ? [found.slice(0, 2), found.slice(2)] : null) : undefined;
+  };
   const ways = {
-    image: ({ detector }) => {
-      const inside = maskOf(detector, about).map((v, q) => v & valid[q]);
-      const pixels = inside.reduce((a, b) => a + b, 0), values = sumInside(inside).map((v) => v * data.step + data.offset * pixels);
+    image: ({ detector, follow }) => {
+      const inside = maskOf(detector, about).map((v, q) => v & valid[q]), pixels = inside.reduce((a, b) => a + b, 0);
+      const values = follow && origins ? sumFollowing(detector) : sumInside(inside).map((v) => v * data.step + data.offset * pixels);
       return { said: { exact: true, note: data.note, pixels, units: "counts" }, values };
     },
     map: ({ name }) => ({ said: { exact: true, name, units: about.maps.find((m) => m.name === name).units }, values: maps[name] }),
     summary: ({ name }) => ({ said: { name }, values: summary[name] }),
     pattern: ({ position: [r, c] }) => ({
-      said: { position: [r, c], origin: about.origin, disks: data.disks?.[r * ry + c] },
+      said: { position: [r, c], origin: originAt(r * ry + c), disks: data.disks?.[r * ry + c], lattice: latticeAt(r * ry + c) },
       values: meanOf([r, r + 1], [c, c + 1]),
     }),
     region: ({ rows, columns }) => ({ said: { rows, columns }, values: meanOf(rows, columns) }),
@@ -119,18 +150,30 @@ async function pageSource(data) {
   return { about, ask: async (request) => ways[request.ask](request) };
 }
 
-// Return the pixels inside a detector as bytes, with the same inequalities as gpu4d.detectors.
+// Return the matrix that makes round what the detector distorts, for shapes that are stretched with it.
+const stretch = (detector, about) => (detector.shape !== "rectangle" && about.ellipse ? about.ellipse : [[1, 0], [0, 1]]);
+
+// Return whether a pixel at some distance from the centre is inside a detector, with the same inequalities as gpu4d.detectors.
+function takesOf({ shape, outer, inner, height, width }, m) {
+  if (shape === "rectangle") return (u, v) => Math.abs(u) < height / 2 && Math.abs(v) < width / 2;
+  return (u, v) => {
+    const x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r2 = x * x + y * y;
+    return r2 < outer * outer && (shape === "disk" || r2 > inner * inner);
+  };
+}
+
+// Return a detector that is larger by some pixels on all sides, or smaller. Sizes below zero take nothing.
+function resized(detector, by) {
+  const { shape, outer, inner, height, width } = detector;
+  if (shape === "rectangle") return { ...detector, height: height + 2 * by, width: width + 2 * by };
+  const all = shape === "disk" || inner - by < 0 ? { shape: "disk" } : { inner: inner - by };
+  return { ...detector, ...all, outer: Math.max(0, outer + by) };
+}
+
+// Return the pixels inside a detector as bytes.
 function maskOf(detector, about) {
-  const [qx, qy] = about.detector, mask = new Uint8Array(qx * qy), [cx, cy] = detector.center;
-  const m = detector.shape !== "rectangle" && about.ellipse ? about.ellipse : [[1, 0], [0, 1]];
-  for (let i = 0; i < qx; i++)
-    for (let j = 0; j < qy; j++) {
-      const u = i - cx, v = j - cy, x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r2 = x * x + y * y;
-      mask[i * qy + j] =
-        detector.shape === "rectangle"
-          ? Math.abs(u) < detector.height / 2 && Math.abs(v) < detector.width / 2
-          : r2 < detector.outer ** 2 && (detector.shape === "disk" || r2 > detector.inner ** 2);
-    }
+  const [qx, qy] = about.detector, mask = new Uint8Array(qx * qy), [cx, cy] = detector.center, takes = takesOf(detector, stretch(detector, about));
+  for (let i = 0; i < qx; i++) for (let j = 0; j < qy; j++) mask[i * qy + j] = takes(i - cx, j - cy);
   return mask;
 }
 
