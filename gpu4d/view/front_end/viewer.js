@@ -347,7 +347,7 @@ async function mount(root, source) {
   choosePattern("mean");
   detectorMoved();
   root.dataset.state = "ready";
-  return { state, timing, pattern, image, about, ask, detectorMoved, choosePattern, chooseMap, setTool };
+  return { state, timing, pattern, image, about, ask, detectorMoved, choosePattern, chooseMap, setTool, pick };
 }
 
 const startFromServer = async (root) => mount(root, await serverSource());
