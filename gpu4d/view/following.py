@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,11 +11,27 @@ from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.imaging.detectors import Detector, Ellipse
-from gpu4d.view.pixel_images import PixelImages, scaled
+from gpu4d.view.pixel_images import PixelImages, pool, scaled
 
 FOLLOWS = 0.5  # px: a beam that moves farther over the scan is followed from the beginning; less is seen in no image
-TOGETHER = 16  # images of pixels at the edge: of 128² positions their places take 2 MB for each axis, which stay in the cache
-MARGIN = 1e-6  # px, far above the rounding of places and far below a pixel: which pixels are compared at every position
+FINEST = 0.25  # px: side of the squares of beam places that are looked at together; smaller ones hold too few positions to be worth it
+ACROSS = 8  # such squares along an axis at most
+MARGIN = 1e-6  # px, far above the rounding of places: pixels nearer to the edge of a detector are compared at each position
+
+
+class Group(NamedTuple):
+    """Positions whose beam is nearly in the same place.
+
+    Attributes
+    ----------
+    positions : (n,) int
+        In the flat scan.
+    middle : (2,) float64
+        Shift of the beam that stands for all, px.
+    """
+
+    positions: np.ndarray
+    middle: np.ndarray
 
 
 def shifts_of(calibration: Calibration) -> np.ndarray | None:
@@ -53,77 +70,128 @@ def unplaced(detector: Detector) -> Detector:
     return Detector(detector.kind, None, detector.parameters)
 
 
+def groups_of(shifts: np.ndarray) -> list[Group]:
+    """Group positions by the place of their beam. Positions whose beam is not known are in no group."""
+    flat = shifts.reshape(-1, 2)
+    known = np.flatnonzero(np.isfinite(flat).all(axis=-1))
+    if not known.size:
+        return []
+    side = max(FINEST, float(np.ptp(flat[known], axis=0).max()) / ACROSS)
+    squares = np.rint(flat[known] / side).astype(np.int64)
+    _, which = np.unique(squares, axis=0, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    parts = np.split(known[order], np.flatnonzero(np.diff(which.ravel()[order])) + 1)
+    return [Group(part, (flat[part].min(axis=0) + flat[part].max(axis=0)) / 2) for part in parts]
+
+
 def sum_following(
     images: PixelImages,
     detector: Detector,
     shifts: np.ndarray,
+    groups: list[Group],
     ellipse: Ellipse | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the counts under a detector that follows the beam, (Rx, Ry) float64.
 
-    Pixels that the detector takes at every position are summed as those of a detector at rest. Pixels near its edge are compared with its
-    centre at each position. Sums of whole numbers are those of `gpu4d.VirtualImage` with these centres.
+    The sum of the detector at rest is corrected by pixels near its edge. Where all positions of a group have such a pixel inside, or
+    outside, they are not compared one by one. Sums of whole numbers are those of `gpu4d.VirtualImage` with these centres.
 
     Parameters
     ----------
     images : PixelImages
     detector : Detector
-        With a centre, in pixels of the scan: that for the mean place of the beam.
+        With a centre, in pixels of the scan: that for the mean place of the beam. A disk, an annulus or a rectangle.
     shifts : (Rx, Ry, 2) array
         As of `shifts_of`, in pixels of the scan. Positions with NaN have NaN.
+    groups : list of Group
+        As of `groups_of` for these shifts.
     ellipse : (a, b, theta), optional
         As of `Detector.mask`.
     progress : callable, optional
         It is called between parts of the work with what is done and what there is to do, and may raise to end it.
     """
-    small, moved = scaled(detector, images.bin), shifts / images.bin
-    if images.bin > 1 and not _whole_mask(small, images, ellipse).any():  # it lies between the centres of binned pixels
-        return images.sum_inside(images.inside(detector, ellipse))
-    reach = _reach(moved, ellipse) + MARGIN
-    always = _whole_mask(_resized(small, -reach), images, ellipse)
-    edge = np.flatnonzero(_whole_mask(_resized(small, reach), images, ellipse) & ~always)
-    total = images.sum_inside(always)
-    places = centres(small, moved)
-    for start in range(0, edge.size, TOGETHER):
+    small = scaled(detector, images.bin)
+    rest = images.inside(detector, ellipse)
+    if images.bin > 1 and not small.mask(images.detector_shape, None, ellipse).any():  # it lies between the centres of binned pixels
+        return images.sum_inside(rest)
+    work = _Edge.of(images, small, shifts / images.bin, rest, ellipse)
+    total = images.sum_inside(work.inside).reshape(-1)
+    done = np.full(total.shape, np.nan)
+
+    def correct(number: int) -> None:
         if progress is not None:
-            progress(start, edge.size)
-        total += _at_the_edge(images, small, edge[start : start + TOGETHER], places, ellipse)
-    return np.where(np.isfinite(shifts).all(axis=-1), total, np.nan)
+            progress(number, len(groups))
+        here = groups[number].positions
+        done[here] = total[here] + work.correction(here, groups[number].middle / images.bin)
+
+    list(pool().map(correct, range(len(groups))))
+    return done.reshape(shifts.shape[:2])
+
+
+class _Edge(NamedTuple):
+    """Pixels near the edge of a detector, (n,) each, and what corrects a sum that takes some of them, `own`, at all positions."""
+
+    detector: Detector
+    ellipse: Ellipse | None
+    inside: np.ndarray  # (Qx, Qy) bool: pixels of the sum
+    x: np.ndarray
+    y: np.ndarray
+    own: np.ndarray
+    rows: np.ndarray  # of their images in `values`, which has a row of positions for each
+    values: np.ndarray
+    places: np.ndarray  # (positions, 2): centre of the detector at each
+
+    @classmethod
+    def of(cls, images: PixelImages, detector: Detector, shifts: np.ndarray, rest: np.ndarray, ellipse: Ellipse | None) -> _Edge:
+        shape, places = images.detector_shape, centres(detector, shifts).reshape(-1, 2)
+        x, y = np.indices(shape).reshape(2, -1)
+        deep, reach = depth(detector, x - detector.center[0], y - detector.center[1], ellipse), _reach(shifts, ellipse)
+        valid = np.ones(x.shape, bool) if images.valid is None else images.valid.ravel()
+        # A NaN cannot be taken away again, so sums of floats begin with pixels that are inside everywhere.
+        inside = rest.ravel() if images.whole_numbers else valid & (deep > reach)
+        edge = np.flatnonzero(valid & (np.abs(deep) <= reach))
+        if isinstance(images.stack, np.ndarray):
+            rows, values = edge, images.stack
+        else:
+            some = arrays.namespace(images.stack).take(images.stack, arrays.from_numpy(edge, images.stack), axis=0)
+            rows, values = np.arange(edge.size), arrays.to_numpy(some)
+        return cls(detector, ellipse, inside.reshape(shape), x[edge], y[edge], inside[edge], rows, values.reshape(len(values), -1), places)
+
+    def correction(self, here: np.ndarray, middle: np.ndarray) -> np.ndarray:
+        """Return what must be added to the sum at some positions, (n,) float64. Their beam is near the shift `middle`."""
+        cx, cy = np.asarray(self.detector.center) + middle
+        reach = _reach(self.places[here] - (cx, cy), self.ellipse)
+        deep = depth(self.detector, self.x - cx, self.y - cy, self.ellipse)
+        whole, none = deep > reach, deep < -reach
+        found = self._taken(~self.own & whole, here).sum(axis=0) - self._taken(self.own & none, here).sum(axis=0)
+        near = ~whole & ~none
+        u, v = (axis[near, None] - self.places[here, k] for k, axis in enumerate((self.x, self.y)))
+        own = self.own[near, None]
+        differs = self.detector.takes(u, v, (0, 0), self.ellipse) != own
+        values = self._taken(near, here)
+        return found + np.where(differs, np.where(own, -values, values), 0).sum(axis=0)
+
+    def _taken(self, which: np.ndarray, here: np.ndarray) -> np.ndarray:
+        """Return the values of some of the pixels at some positions, signed: whole numbers as int64."""
+        index = self.rows[which, None] * self.values.shape[1] + here
+        kind = np.int64 if self.values.dtype.kind in "biu" else np.float64
+        return self.values.reshape(-1).take(index).astype(kind)
+
+
+def depth(detector: Detector, x: np.ndarray, y: np.ndarray, ellipse: Ellipse | None) -> np.ndarray:
+    """Return how far inside a disk, an annulus or a rectangle points are that lie at x, y from its centre, px. Outside it is negative."""
+    if detector.kind == "rectangle":
+        height, width = detector.parameters
+        return np.minimum(height / 2 - np.abs(x), width / 2 - np.abs(y))
+    m = np.eye(2) if ellipse is None else ellipse_matrix(ellipse)
+    r = np.hypot(m[0, 0] * x + m[0, 1] * y, m[1, 0] * x + m[1, 1] * y)
+    outer = detector.parameters[-1] - r
+    return outer if detector.kind == "disk" else np.minimum(outer, r - detector.parameters[0])
 
 
 def _reach(shifts: np.ndarray, ellipse: Ellipse | None) -> float:
-    """Return the largest distance of the beam from its mean place, as radii of a detector are counted."""
-    matrix = np.eye(2) if ellipse is None else ellipse_matrix(ellipse)
-    lengths = np.hypot(*np.moveaxis(shifts @ matrix.T, -1, 0)), np.hypot(shifts[..., 0], shifts[..., 1])
-    return float(max(np.nanmax(length, initial=0.0) for length in lengths))
-
-
-def _resized(detector: Detector, by: float) -> Detector | None:
-    """Return a detector that is larger by some pixels on all sides, or smaller. None if nothing is left of it."""
-    sizes = detector.parameters
-    if detector.kind == "rectangle":
-        grown: tuple[float, ...] = tuple(size + 2 * by for size in sizes)
-        return Detector(detector.kind, detector.center, grown) if min(grown) > 0 else None
-    outer = sizes[-1] + by
-    if detector.kind == "disk" or sizes[0] - by < 0:
-        return Detector("disk", detector.center, (outer,)) if outer > 0 else None
-    return Detector(detector.kind, detector.center, (sizes[0] - by, outer)) if sizes[0] - by < outer else None
-
-
-def _whole_mask(detector: Detector | None, images: PixelImages, ellipse: Ellipse | None) -> np.ndarray:
-    """Return the pixels of a detector that count, (Qx, Qy) bool."""
-    if detector is None:
-        return np.zeros(images.detector_shape, bool)
-    mask = detector.mask(images.detector_shape, None, ellipse)
-    return mask if images.valid is None else mask & images.valid
-
-
-def _at_the_edge(images: PixelImages, detector: Detector, rows: np.ndarray, places: np.ndarray, ellipse: Ellipse | None) -> np.ndarray:
-    """Return the sum of some images, each where its pixel is inside of the detector, (Rx, Ry) float64."""
-    xp, (x, y) = arrays.namespace(images.stack), np.divmod(rows, images.detector_shape[1])
-    inside = detector.takes(x[:, None, None] - places[..., 0], y[:, None, None] - places[..., 1], images.detector_shape, ellipse)
-    some = xp.take(images.stack, arrays.from_numpy(rows, images.stack), axis=0)
-    some = xp.astype(some, xp.int64) if images.whole_numbers else arrays.as_float64(some)
-    taken = xp.where(arrays.from_numpy(inside, images.stack), some, xp.zeros_like(some))
-    return np.asarray(arrays.to_numpy(xp.sum(taken, axis=0)), np.float64)
+    """Return the longest of some shifts, as depths in a detector are counted, and a margin."""
+    m = np.eye(2) if ellipse is None else ellipse_matrix(ellipse)
+    lengths = np.linalg.norm(shifts, axis=-1), np.linalg.norm(shifts @ m.T, axis=-1)
+    return MARGIN + float(max(np.max(length[np.isfinite(length)], initial=0.0) for length in lengths))

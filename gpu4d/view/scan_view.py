@@ -27,7 +27,7 @@ from gpu4d.probe import measure_disk
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.reduction import Reduction
-from gpu4d.view.following import centres, moves_enough, shifts_of, sum_following, unplaced
+from gpu4d.view.following import Group, centres, groups_of, moves_enough, shifts_of, sum_following, unplaced
 from gpu4d.view.pixel_images import PixelImages, bin_that_fits
 
 Progress = Callable[[int, int], None]
@@ -137,12 +137,16 @@ class ScanView:
         ellipse = self.cube.calibration.ellipse
         if shifts is None:
             return self.images.sum_inside(self.images.inside(detector, ellipse))
-        return sum_following(self.images, detector, shifts, ellipse, progress if callable(progress) else None)
+        return sum_following(self.images, detector, shifts, self._groups, ellipse, progress if callable(progress) else None)
 
     @functools.cached_property
     def shifts(self) -> np.ndarray | None:
         """How far the beam of every position is from its mean place, (Rx, Ry, 2) detector pixels. None without a map of origins."""
         return shifts_of(self.cube.calibration)
+
+    @functools.cached_property
+    def _groups(self) -> list[Group]:
+        return [] if self.shifts is None else groups_of(self.shifts)
 
     def pattern(self, rx: int, ry: int) -> np.ndarray:
         """Return the pattern of a position, (Qx, Qy) float64, NaN outside the detector mask."""

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from chromium import Browser, program
 from moved_detectors import own_origins, summed_around
 
 import gpu4d
+from benchmarks.chromium import Browser, program
 from gpu4d.view import Overlays, ViewServer, detector_from, export_page, front_end, view_of
 from gpu4d.view.answers import Answers
 from gpu4d.view.widget import RENDER, reply

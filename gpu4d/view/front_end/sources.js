@@ -3,6 +3,9 @@
 
 const CLIENT = Math.random().toString(36).slice(2); // by which a server tells the requests of several pages apart
 
+const RUN = 16; // positions along a row of the scan that are compared with a detector at once: the beam hardly moves from one to the next
+const MARGIN = 1e-6; // px, far above the rounding of places: nearer to the edge of a detector, each position is compared
+
 // Read an answer: the length of the text, the text, the values.
 function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
@@ -94,28 +97,30 @@ async function pageSource(data) {
     return values;
   }
 
-  // Sum what a detector takes that moves with the origin of each position. Pixels that it takes everywhere, or nowhere, are not compared.
-  function sumFollowing(detector) {
-    const m = stretch(detector, about), [ox, oy] = about.origin, counts = new Float64Array(positions);
-    let reach = 0;
-    for (let p = 0; p < positions; p++) {
-      const u = origins[2 * p] - ox, v = origins[2 * p + 1] - oy;
-      for (const length of [Math.hypot(u, v), Math.hypot(m[0][0] * u + m[0][1] * v, m[1][0] * u + m[1][1] * v)]) if (length > reach) reach = length;
-    }
-    reach += 1e-6;
-    const always = maskOf(resized(detector, -reach), about).map((v, q) => v & valid[q]), ever = maskOf(resized(detector, reach), about);
-    const values = sumInside(always).slice(), takes = takesOf(detector, m);
-    counts.fill(always.reduce((a, b) => a + b, 0));
+  const beams = origins && runsOf(origins, about);
+
+  // Sum what a detector takes that moves with the origin of each position: the sum of the detector at rest, corrected where the moved one
+  // takes a pixel that the other does not, or the other way. Where that is so for a whole run of positions, they are not compared.
+  function sumFollowing(detector, inside) {
+    const m = stretch(detector, about), [x0, y0] = detector.center, takes = takesOf(detector, m), depth = depthOf(detector, m);
+    const { u, v, starts, du, dv, reaches, reach } = beams, values = sumInside(inside).slice();
+    const counts = data.offset ? new Float64Array(positions).fill(inside.reduce((a, b) => a + b, 0)) : null;
     for (let q = 0; q < qx * qy; q++) {
-      if (!ever[q] || always[q] || !valid[q]) continue;
-      const x = Math.floor(q / qy), y = q % qy, from = q * positions;
-      for (let p = 0; p < positions; p++)
-        if (takes(x - (detector.center[0] + (origins[2 * p] - ox)), y - (detector.center[1] + (origins[2 * p + 1] - oy)))) {
-          values[p] += cube[from + p];
-          counts[p] += 1;
-        }
+      const x = Math.floor(q / qy), y = q % qy, from = q * positions, own = inside[q];
+      if (!valid[q] || Math.abs(depth(x - x0, y - y0)) > reach) continue;
+      for (let k = 0; k < reaches.length; k++) {
+        const deep = depth(x - x0 - du[k], y - y0 - dv[k]), whole = deep > reaches[k], none = deep < -reaches[k];
+        if (own ? whole : none) continue;
+        const sign = own ? -1 : 1;
+        for (let p = starts[k], end = starts[k + 1]; p < end; p++)
+          if (whole || none || takes(x - (x0 + u[p]), y - (y0 + v[p])) != own) {
+            values[p] += sign * cube[from + p];
+            if (counts) counts[p] += sign;
+          }
+      }
     }
-    return values.map((v, p) => (Number.isFinite(origins[2 * p]) ? v * data.step + data.offset * counts[p] : NaN));
+    for (let p = 0; p < positions; p++) values[p] = Number.isFinite(u[p]) ? values[p] * data.step + (counts ? data.offset * counts[p] : 0) : NaN;
+    return values;
   }
 
   const meanOf = ([r0, r1], [c0, c1]) => {
@@ -136,7 +141,7 @@ async function pageSource(data) {
   const ways = {
     image: ({ detector, follow }) => {
       const inside = maskOf(detector, about).map((v, q) => v & valid[q]), pixels = inside.reduce((a, b) => a + b, 0);
-      const values = follow && origins ? sumFollowing(detector) : sumInside(inside).map((v) => v * data.step + data.offset * pixels);
+      const values = follow && origins ? sumFollowing(detector, inside) : sumInside(inside).map((v) => v * data.step + data.offset * pixels);
       return { said: { exact: true, note: data.note, pixels, units: "counts" }, values };
     },
     map: ({ name }) => ({ said: { exact: true, name, units: about.maps.find((m) => m.name === name).units }, values: maps[name] }),
@@ -162,12 +167,36 @@ function takesOf({ shape, outer, inner, height, width }, m) {
   };
 }
 
-// Return a detector that is larger by some pixels on all sides, or smaller. Sizes below zero take nothing.
-function resized(detector, by) {
-  const { shape, outer, inner, height, width } = detector;
-  if (shape === "rectangle") return { ...detector, height: height + 2 * by, width: width + 2 * by };
-  const all = shape === "disk" || inner - by < 0 ? { shape: "disk" } : { inner: inner - by };
-  return { ...detector, ...all, outer: Math.max(0, outer + by) };
+// Return how far inside a detector a pixel lies, in pixels; below zero it is outside.
+function depthOf({ shape, outer, inner, height, width }, m) {
+  if (shape === "rectangle") return (u, v) => Math.min(height / 2 - Math.abs(u), width / 2 - Math.abs(v));
+  return (u, v) => {
+    const x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r = Math.sqrt(x * x + y * y);
+    return shape === "disk" ? outer - r : Math.min(outer - r, r - inner);
+  };
+}
+
+// Return how far the beam of every position is from its mean place, u and v, and runs of neighbours along a row of the scan: where each
+// starts, its middle, and the largest distance from that. A run with a place that is not known has no limit.
+function runsOf(origins, about) {
+  const [rx, ry] = about.scan, [ox, oy] = about.origin, u = new Float64Array(rx * ry), v = new Float64Array(rx * ry), m = about.ellipse ?? [[1, 0], [0, 1]];
+  for (let p = 0; p < rx * ry; p++) [u[p], v[p]] = [origins[2 * p] - ox, origins[2 * p + 1] - oy];
+  const length = (a, b) => Math.max(Math.hypot(a, b), Math.hypot(m[0][0] * a + m[0][1] * b, m[1][0] * a + m[1][1] * b));
+  const starts = [], du = [], dv = [], reaches = [];
+  let reach = 0;
+  for (let r = 0; r < rx; r++)
+    for (let start = r * ry; start < (r + 1) * ry; start += RUN) {
+      const end = Math.min(start + RUN, (r + 1) * ry), middle = [u, v].map((w) => (w[start] + w[end - 1]) / 2);
+      let own = 0;
+      for (let p = start; p < end; p++) {
+        own = Math.max(own, length(u[p] - middle[0], v[p] - middle[1]) + MARGIN); // NaN, once it is one
+        reach = Math.max(reach, length(u[p], v[p]) + MARGIN || 0);
+      }
+      const known = Number.isFinite(own);
+      starts.push(start), du.push(known ? middle[0] : 0), dv.push(known ? middle[1] : 0), reaches.push(known ? own : Infinity);
+    }
+  starts.push(rx * ry);
+  return { u, v, starts, du: Float64Array.from(du), dv: Float64Array.from(dv), reaches: Float64Array.from(reaches), reach };
 }
 
 // Return the pixels inside a detector as bytes.

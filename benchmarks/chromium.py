@@ -1,4 +1,4 @@
-"""A headless Chromium that tests click and drag in, by its own protocol (CDP) over a WebSocket. No package is needed."""
+"""Click and drag in a headless Chromium, by its own protocol (CDP) over a WebSocket. No package is needed. Tests use it too."""
 
 from __future__ import annotations
 
