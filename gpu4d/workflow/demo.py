@@ -68,7 +68,8 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
         phase.record.figures = [f for f in phase.record.figures if f[0] in ("Range of the phase", "Phase against the truth")]
         record.absorb(phase.record, "Phase object")
         about = About("gpu4d demo", "gpu4d demo", new / "scan.h5")
-        write_report(crystal, new, _ordered(pictures), about, tables=tables, introduction=INTRODUCTION)
+        parts = [("Crystal", crystal), ("Phase object", phase)]
+        write_report(crystal, new, _ordered(pictures), about, tables=tables, introduction=INTRODUCTION, parts=parts)
     return Result(out, crystal)
 
 

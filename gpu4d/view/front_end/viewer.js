@@ -10,7 +10,8 @@ async function mount(root, source) {
   const marks = { detector: true, disks: true, lattice: true, ellipse: true };
   const timing = { images: 0, milliseconds: 0, last: 0 };
 
-  const pattern = new Panel("diffraction pattern", "inferno", drawOverPattern), image = new Panel("image of the scan", "gray", drawOverImage);
+  const pattern = new Panel("diffraction pattern", "inferno", drawOverPattern, "Arrow keys move the detector, + and − resize it.");
+  const image = new Panel("image of the scan", "gray", drawOverImage, "Arrow keys move the position, or the other end of a region or profile.");
   pattern.look.scale = pattern.scaleChoice.value = "log";
   const status = element("p", { class: "status", role: "status" }, "…"), error = element("p", { class: "error", role: "alert", hidden: true });
   const profile = element("canvas", { class: "profile", hidden: true, role: "img", "aria-label": "line profile" });
@@ -231,6 +232,7 @@ async function mount(root, source) {
   const whole = ([x, y]) => [Math.max(0, Math.min(rx - 1, Math.round(x))), Math.max(0, Math.min(ry - 1, Math.round(y)))];
   function pick(position) {
     state.position = position;
+    state.end = null; // of a region or a profile that keys draw
     choosePattern("position");
     const said = `(rx, ry) = (${position[0]}, ${position[1]})`;
     image.readout.textContent = `${said} · ${number(image.image.values[position[0] * ry + position[1]], 6)} ${image.image.units === "1" ? "" : image.image.units}`;
@@ -284,7 +286,12 @@ async function mount(root, source) {
     const step = STEPS[event.key], by = event.shiftKey ? 5 : 1;
     if (!step) return;
     event.preventDefault();
-    pick(whole([state.position[0] + by * step[0], state.position[1] + by * step[1]]));
+    const from = state.tool === "position" ? state.position : state.end ?? state.position, to = whole([from[0] + by * step[0], from[1] + by * step[1]]);
+    if (state.tool === "position") return pick(to);
+    state.end = to;
+    if (state.tool === "profile") return (state.line = [state.position, to]), drawLine();
+    state.region = [0, 1].map((i) => [Math.min(state.position[i], to[i]), Math.max(state.position[i], to[i]) + 1]);
+    choosePattern("region");
   });
   function resize(by) {
     const own = state.detector;
@@ -341,7 +348,7 @@ async function mount(root, source) {
       element("section", { "aria-label": "pattern" }, row(patternChoice, pattern.looks), pattern.canvas, pattern.readout, pattern.limits, row(shapes, ...Object.values(fields)), row(shown)),
       element("section", { "aria-label": "image" }, row(what, image.looks), image.canvas, image.readout, image.limits, row(tools), status, profile),
     ),
-    element("p", { class: "muted help" }, "Drag the detector, or its edge. Keys on the pattern: arrows move it (Shift: by 5 px), + and − resize it. Keys on the image: arrows move the position."),
+    element("p", { class: "muted help" }, "Drag the detector, or its edge. Keys on the pattern: arrows move it (Shift: by 5 px), + and − resize it. Keys on the image: arrows move the position; with region or profile chosen, they move its other end."),
   );
   showNumbers();
   choosePattern("mean");

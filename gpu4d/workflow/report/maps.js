@@ -287,6 +287,21 @@
     new ResizeObserver(() => draw(f)).observe(canvas);
   }
 
+  function enlargeButtons() { // pictures fit into the page, and become as large as their texts need
+    for (const figure of document.querySelectorAll("figure")) {
+      const button = element("button", figure.querySelector(".files"), { type: "button", textContent: "Enlarge", className: "enlarge" });
+      const turn = () => {
+        const large = figure.classList.toggle("large");
+        button.textContent = large ? "Fit to the page" : "Enlarge";
+        button.setAttribute("aria-pressed", large);
+      };
+      button.setAttribute("aria-label", `Enlarge: ${figure.querySelector("img").alt.split(". ")[0]}`);
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", turn);
+      if (!figure.classList.contains("map")) figure.querySelector("img").addEventListener("click", turn);
+    }
+  }
+
   function copyButtons() {
     for (const part of document.querySelectorAll("[data-copy]")) {
       const button = element("button", part.parentElement, { type: "button", textContent: "Copy", className: "copy" });
@@ -313,6 +328,7 @@
 
   async function start() {
     copyButtons();
+    enlargeButtons();
     if (typeof DecompressionStream === "undefined") return; // an old browser shows the pictures alone
     for (const figure of document.querySelectorAll("figure.map")) await begin(figure);
     if (location.hash === "#selftest" && figures.length) selftest();
