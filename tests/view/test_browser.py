@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from contrast import faint_texts
 from moved_detectors import own_origins, summed_around
 
 import gpu4d
@@ -220,3 +221,29 @@ def test_the_module_of_a_notebook_asks_by_messages(browser, counts):
     assert browser.run("globalThis.failed") is None
     assert np.array_equal(shown(browser, "image"), swept(counts, view.about()["start"]))
     assert browser.problems() == []
+
+
+def test_texts_of_the_viewer_have_enough_contrast_and_controls_show_the_focus(page):
+    page.run("gpu4dView.setTool('region')")
+    faint, count = faint_texts(page)
+    assert faint == [] and count > 10
+    controls = page.run("document.querySelectorAll('#gpu4d-view :is(button, select, input, .plane)').length")
+    for _ in range(controls):
+        page.key("Tab")
+        focused = "(() => { const s = getComputedStyle(document.activeElement); return [document.activeElement.tagName, s.outlineStyle + s.outlineWidth] })()"
+        tag, outline = page.run(focused)
+        assert tag == "BODY" or outline == "solid3px", tag
+
+
+def test_regions_and_profiles_are_drawn_by_keys(page, counts):
+    page.run("gpu4dView.pick([2, 3])")
+    page.wait("gpu4dView.state.drawn.position?.[0] == 2")
+    page.run("(gpu4dView.setTool('region'), gpu4dView.image.canvas.focus())")
+    page.key("ArrowDown")
+    page.key("ArrowLeft")
+    page.wait("gpu4dView.state.drawn.rows?.[1] == 4 && gpu4dView.state.drawn.columns[0] == 2")
+    assert page.run("gpu4dView.state.region") == [[2, 4], [2, 4]]
+    np.testing.assert_allclose(shown(page, "pattern"), counts.source.array[2:4, 2:4].mean(axis=(0, 1)), rtol=1e-12)
+    page.run("(gpu4dView.setTool('profile'), gpu4dView.pick([2, 3]), gpu4dView.setTool('profile'), gpu4dView.image.canvas.focus())")
+    page.key("ArrowRight", shift=True)
+    assert page.run("gpu4dView.state.line") == [[2, 3], [2, 8]]
