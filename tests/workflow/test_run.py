@@ -21,9 +21,9 @@ from gpu4d.workflow.record import SilentWatcher
 from gpu4d.workflow.report.methods import numbered
 from gpu4d.workflow.report.output import check_free, folder
 
-# ---------------------------------------------------------------- what is left
-
 DOCS = Path(__file__).parents[2] / "docs"
+
+# ---------------------------------------------------------------- what is left
 
 
 def test_the_result_file_has_everything_by_name(results, crystal):
