@@ -1,11 +1,11 @@
 """Time how fast the image of the viewer follows a detector that is dragged: python -m benchmarks.view_drag [--side 128] [--page].
 
-Without --page it is the server that is timed, through HTTP. Each row is a detector that moves by a pixel at a time, over a scan of side² positions and side² detector pixels: 0.5 GB of uint16 at 128.
-The time is that from sending a request to having its values, as the page does it, on one connection. Painting is not in it. The last
-image of each row is compared with that of a sweep.
+Without --page it is the server that is timed, through HTTP. Each row is a detector that moves by a pixel at a time, over a scan of side²
+positions and side² detector pixels: 0.5 GB of uint16 at 128. The time is that from sending a request to having its values, as the page
+does it, on one connection. Painting is not in it. The last image of each row is compared with that of a sweep.
 
-With --page it is the page that `gpu4d view --export` writes, in a headless Chromium, in which the mouse drags the detector. The time is that
-from the mouse's event to the image drawn, once with a detector at rest and once with one that follows a beam with 3 px of descan.
+With --page it is the page that `gpu4d view --export` writes, in a headless Chromium, in which the mouse drags the detector. The time is
+that from the mouse's event to the image drawn, once with a detector at rest and once with one that follows a beam with 3 px of descan.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def drag_in_page(browser: Browser, shape: dict, side: int, follow: bool) -> list
     sizes = {key: value if key == "shape" else value * side for key, value in shape.items()} | {"center": [0.4 * side, 0.4 * side]}
     script = "Object.assign(gpu4dView.state.detector, {0}); gpu4dView.state.follow = {1}; gpu4dView.detectorMoved()"
     browser.run("{" + script.format(json.dumps(sizes), json.dumps(follow)) + "}")
-    at = "(() => { const p = gpu4dView.pattern, r = p.canvas.getBoundingClientRect(), a = p.at([%f, %f]); return [r.x + a[0], r.y + a[1]] })()"
+    at = "(() => { const p = gpu4dView.pattern, r = p.canvas.getBoundingClientRect(), a = p.at([%f, %f]);"
+    at += " return [r.x + a[0], r.y + a[1]] })()"
     times, where = [], browser.run(at % tuple(sizes["center"]))
     mouse = {"button": "left", "clickCount": 1}
     browser.call("Input.dispatchMouseEvent", type="mousePressed", x=where[0], y=where[1], buttons=1, **mouse)

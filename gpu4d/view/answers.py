@@ -85,8 +85,8 @@ class Answers:
         Parameters
         ----------
         request : dict
-            `ask` is "image" (with `detector`, `exact`, `follow`), "map" or "summary" (with `name`), "pattern" (with `position`), "region" (with
-            `rows`, `columns`). `client` names the page.
+            `ask` is "image" (with `detector`, `exact`, `follow`), "map" or "summary" (with `name`), "pattern" (with `position`), "region"
+            (with `rows`, `columns`). `client` names the page.
 
         Returns
         -------

@@ -15,7 +15,6 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.slices import RealSlice
 from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
@@ -365,12 +364,13 @@ def _in_order(state: RunState) -> list[Stage]:
 
 
 def viewer_of(state: RunState, title: str) -> str:
-    """Return the part of the page that shows a binned scan, with the maps of the run beside the virtual image."""
+    """Return the part of the page that shows a binned scan, with the maps, the disks and the lattices of the run."""
     from gpu4d.view import page_part
+    from gpu4d.view.results import maps_of, overlays_of
 
-    maps = {name: item for name, item in state.products.items() if isinstance(item, RealSlice) and item.shape == state.cube.scan_shape}
+    maps, overlays = maps_of(state.products, state.cube.scan_shape), overlays_of(state.products)
     with state.record.stage("binned scan for the report", state.patterns, state.pass_bytes):
-        return page_part(state.cube, title=title, maps=maps, most=MOST_OF_A_CUBE)
+        return page_part(state.cube, title=title, maps=maps, overlays=overlays, most=MOST_OF_A_CUBE)
 
 
 def verdict_of(state: RunState) -> Verdict:

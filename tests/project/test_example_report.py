@@ -23,4 +23,6 @@ def test_the_example_has_the_script_the_style_and_the_version_of_today():
 def test_the_example_is_small_and_names_no_folder_of_the_machine_that_made_it():
     text = EXAMPLE.read_text(encoding="utf-8")
     assert len(text.encode()) < MOST
-    assert not re.search(r"(/tmp/|/home/|/work/|/root/|/Users/|[A-Z]:\\\\)[\w.]", re.sub(r"base64,[A-Za-z0-9+/=]+|\"bytes\":\"[^\"]*\"", "", text))
+    assert not re.search(
+        r"(/tmp/|/home/|/work/|/root/|/Users/|[A-Z]:\\\\)[\w.]", re.sub(r"base64,[A-Za-z0-9+/=]+|\"bytes\":\"[^\"]*\"", "", text)
+    )

@@ -44,7 +44,9 @@ def orientations():
 def page(tmp_path_factory):
     """A report with a vector field, classes and orientations."""
     folder = tmp_path_factory.mktemp("colours")
-    labels = gpu4d.RealSlice(np.where(np.arange(8) < 3, 0.0, np.where(np.arange(8) < 7, 1.0, -1.0)) + np.zeros(SHAPE), "class", "1", 10.0, "Å")
+    labels = gpu4d.RealSlice(
+        np.where(np.arange(8) < 3, 0.0, np.where(np.arange(8) < 7, 1.0, -1.0)) + np.zeros(SHAPE), "class", "1", 10.0, "Å"
+    )
     drawn = [
         (Picture("com", IMAGES, "Field", "A field."), plot.com(gpu4d.RealSlice(field(), "com", "px", 10.0, "Å"), remove_mean=False)),
         (Picture("classes", CLASSES, "Classes", "Classes."), plot.label_map(labels, ["0: matrix", "1: <particle>"], "Classes")),
@@ -100,7 +102,9 @@ def test_a_browser_reads_colours_out(page, tmp_path):
                 f"const r = c.getBoundingClientRect(); return [r.x + {share[0]} * r.width, r.y + {share[1]} * r.height] }})()"
             )
             browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
-            return [text.split(" · ")[-1] for text in browser.run("[...document.querySelectorAll('output.read')].map((o) => o.textContent)")]
+            return [
+                text.split(" · ")[-1] for text in browser.run("[...document.querySelectorAll('output.read')].map((o) => o.textContent)")
+            ]
 
         x, y = field()[:, 4, 2]
         length, turn = np.hypot(x, y), np.degrees(np.arctan2(y, x))

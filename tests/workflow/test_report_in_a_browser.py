@@ -126,7 +126,10 @@ def test_on_paper_there_are_pictures_and_no_controls(opened):
     try:
         opened.resize(720, 1000)
         assert opened.run("document.documentElement.scrollWidth") <= 720
-        assert opened.run("[...document.querySelectorAll('button, .shown canvas, output.read')].filter((e) => e.checkVisibility()).length") == 0
+        assert (
+            opened.run("[...document.querySelectorAll('button, .shown canvas, output.read')].filter((e) => e.checkVisibility()).length")
+            == 0
+        )
         assert opened.run("[...document.querySelectorAll('figure img')].every((i) => i.checkVisibility() && i.clientWidth > 200)")
     finally:
         opened.call("Emulation.setEmulatedMedia", media="")
