@@ -73,9 +73,8 @@ def in_page(side: int) -> None:
                 for follow in (False, True):
                     times = drag_in_page(browser, shape, detector, follow)
                     how = "follows" if follow else "at rest"
-                    print(
-                        f"{name:<20} {how} first {times[0]:6.1f} ms, then median {np.median(times[1:]):6.1f}, longest {max(times[1:]):6.1f} ms"
-                    )
+                    later = f"then median {np.median(times[1:]):6.1f}, longest {max(times[1:]):6.1f} ms"
+                    print(f"{name:<20} {how} first {times[0]:6.1f} ms, {later}")
         finally:
             browser.close()
 

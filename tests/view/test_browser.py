@@ -230,7 +230,8 @@ def test_texts_of_the_viewer_have_enough_contrast_and_controls_show_the_focus(pa
     controls = page.run("document.querySelectorAll('#gpu4d-view :is(button, select, input, .plane)').length")
     for _ in range(controls):
         page.key("Tab")
-        focused = "(() => { const s = getComputedStyle(document.activeElement); return [document.activeElement.tagName, s.outlineStyle + s.outlineWidth] })()"
+        focused = "(() => { const e = document.activeElement, s = getComputedStyle(e);"
+        focused += " return [e.tagName, s.outlineStyle + s.outlineWidth] })()"
         tag, outline = page.run(focused)
         assert tag == "BODY" or outline == "solid3px", tag
 
