@@ -1,6 +1,7 @@
 """Make the picture of README and the example report from a demo: ``gpu4d demo && python docs/demo_pictures.py gpu4d-demo``.
 
-Pictures are reduced to few colours, so that the clone stays small. The report is otherwise as the demo wrote it.
+Pictures are reduced to few colours, so that the clone stays small. The report is otherwise as the demo wrote it, but for
+the folder in which the demo lies.
 """
 
 import base64
@@ -48,4 +49,5 @@ def row_of_panels(folder: Path) -> Image.Image:
 if __name__ == "__main__":
     demo = Path(sys.argv[1])
     row_of_panels(demo).save(DOCS / "pictures" / "demo.png", optimize=True)
-    (DOCS / "examples" / "report.html").write_text(report((demo / "report.html").read_text(encoding="utf-8")), encoding="utf-8")
+    text = (demo / "report.html").read_text(encoding="utf-8").replace(f"{demo.resolve().parent}/", "")
+    (DOCS / "examples" / "report.html").write_text(report(text), encoding="utf-8")

@@ -52,7 +52,10 @@ class Detector:
     def mask(self, shape: tuple[int, int], origin: OriginLike | None = None, ellipse: Ellipse | None = None) -> np.ndarray:
         """Return the region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels and the calibrated ellipse."""
         center = self.center_for(shape, origin)
-        x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
+        return self.takes(np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1], shape, ellipse)
+
+    def takes(self, x: np.ndarray, y: np.ndarray, shape: tuple[int, int], ellipse: Ellipse | None = None) -> np.ndarray:
+        """Return which pixels lie in the region (bool, or weights), for their distances from its centre, detector pixels."""
         if ellipse is not None and self.kind in CIRCLES:
             (xx, xy), (yx, yy) = ellipse_matrix(ellipse)
             x, y = xx * x + xy * y, yx * x + yy * y

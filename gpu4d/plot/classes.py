@@ -14,6 +14,7 @@ from gpu4d.plot import canvas
 from gpu4d.plot.detector import draw_pattern
 from gpu4d.plot.maps import pixel
 from gpu4d.plot.place import Place
+from gpu4d.plot.readings import Reading, remember
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,6 +84,7 @@ def label_map(
     place = Place(number.shape, below=0.0, ax=ax)
     ax = place.ax
     ax.imshow(shown, origin="upper", interpolation="nearest")
+    remember(ax, Reading("name", (np.where(number < 0, np.nan, number),), names=tuple(names)))
     canvas.frame(ax, title if title is not None else getattr(labels, "name", ""))
     canvas.scale_bar(ax, number.shape, *pixel(labels, pixel_size, pixel_units))
     canvas.axis_marks(ax)

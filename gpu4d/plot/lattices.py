@@ -15,6 +15,7 @@ from gpu4d.plot import canvas
 from gpu4d.plot.classes import color_of
 from gpu4d.plot.maps import pixel
 from gpu4d.plot.place import Place
+from gpu4d.plot.readings import Reading, remember
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,6 +67,7 @@ def lattice_map(
     texts = [f"lattice {k}" for k in range(len(fit))] if names is None else [f"{k}: {name}" for k, name in enumerate(names)]
     if len(texts) != len(fit):
         raise InputError(f"{len(texts)} names for {len(fit)} lattices: need one for each")
+    lattice_names = tuple(texts)
     label, overlap = canvas.plane(fit.label, "label").astype(int), arrays.to_numpy(fit.overlap)
     texts = [textwrap.fill(f"{text}: {100 * share:.0f} %", WIDTH) for text, share in zip(texts, fit.shares)]
     if (label < 0).any():
@@ -78,6 +80,7 @@ def lattice_map(
     ax = place.ax
     palette = np.array([to_rgb(canvas.NO_VALUE), *(to_rgb(color_of(k)) for k in range(len(fit)))])
     ax.imshow(palette[label + 1], origin="upper", interpolation="nearest")
+    remember(ax, Reading("name", (np.where(label < 0, np.nan, label),), names=lattice_names))
     canvas.frame(ax, title)
     canvas.scale_bar(ax, label.shape, *pixel(None, pixel_size, pixel_units))
     canvas.axis_marks(ax)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu4d.errors import InputError
-from gpu4d.orientation import Grain, Orientations, direction_colors, ipf_colors
+from gpu4d.orientation import Grain, Orientations, direction_colors, euler_angles, ipf_colors
 from gpu4d.orientation.symmetry import sector_corners, to_sector
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
 from gpu4d.plot.place import Place
+from gpu4d.plot.readings import Reading, remember
 from gpu4d.structures import Structure
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def orientation_map(
     ax.imshow(
         np.where(missing[..., None], np.array(to_rgb(canvas.NO_VALUE)), np.nan_to_num(colors)), origin="upper", interpolation="nearest"
     )
+    remember(ax, _reading(orientations, chosen, direction, missing))
     x, y, z = (float(d) for d in direction)
     name = NAMES.get((x, y, z), f"({', '.join(f'{d:g}' for d in direction)})")
     canvas.frame(ax, title if title is not None else f"Crystal direction along {name}")
@@ -84,6 +86,18 @@ def orientation_map(
         key.text(0.5, -0.35, note, ha="center", va="top", fontsize=8, color=canvas.MUTED, transform=key.transAxes)
     _legend(key, orientations.structures[phase or 0])
     return place.result
+
+
+def _reading(orientations: Orientations, grain: Grain, direction: tuple[float, float, float], missing: np.ndarray) -> Reading:
+    """Return Euler angles in degrees, and the crystal direction along a direction of the lab, as its colour shows it."""
+    along, uvw = grain.direction(direction), np.full((*missing.shape, 3), np.nan)
+    for number, structure in enumerate(orientations.structures):
+        own = (grain.phase == number) & ~missing
+        uvw[own] = to_sector(along[own], structure, colours=True) @ structure.basis.T
+    angles = np.full((*missing.shape, 3), np.nan)
+    angles[~missing] = np.degrees(euler_angles(grain.matrices[~missing]))
+    uvw /= np.abs(uvw).max(axis=-1, keepdims=True)
+    return Reading("orientation", tuple(np.moveaxis(np.concatenate([angles, uvw], axis=-1), -1, 0)))
 
 
 @canvas.styled

@@ -12,6 +12,7 @@ from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
 from gpu4d.plot.place import Place
+from gpu4d.plot.readings import Reading, remember
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +62,7 @@ def vectors(
     place = Place(x.shape, legend=True, ax=ax)
     ax = place.ax
     ax.imshow(direction_colors(x, y, limit), origin="upper")
+    remember(ax, Reading("vector", (x, y), units))
     if arrows:
         _arrows(ax, x, y, limit)
     canvas.frame(ax, title)

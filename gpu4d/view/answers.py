@@ -85,8 +85,8 @@ class Answers:
         Parameters
         ----------
         request : dict
-            `ask` is "image" (with `detector`, `exact`), "map" or "summary" (with `name`), "pattern" (with `position`), "region" (with
-            `rows`, `columns`). `client` names the page.
+            `ask` is "image" (with `detector`, `exact`, `follow`), "map" or "summary" (with `name`), "pattern" (with `position`), "region"
+            (with `rows`, `columns`). `client` names the page.
 
         Returns
         -------
@@ -113,7 +113,8 @@ class Answers:
     def _image(self, request: Spoken, ticket: Ticket) -> tuple[Spoken, np.ndarray]:
         asked: Any = request.get("detector", {})
         detector = detector_from(asked)
-        values, exact = self.view.virtual_image(detector, bool(request.get("exact", True)), ticket.go_on)
+        follow = bool(request.get("follow", False))
+        values, exact = self.view.virtual_image(detector, bool(request.get("exact", True)), ticket.go_on, follow)
         pixels = int(detector.mask(self.view.cube.detector_shape, None, self.view.cube.calibration.ellipse).sum())
         return {"exact": exact, "pixels": pixels, "units": "counts"}, values
 

@@ -137,7 +137,7 @@ def packed_scan(
     maps : dict of str to RealSlice, optional
         Images (Rx, Ry) beside the virtual one. They are left out if positions must be binned.
     overlays : Overlays, optional
-        Disks and lattice, in pixels of `cube`.
+        Disks and lattices, in pixels of `cube`.
     progress : bool or callable
         As of `gpu4d.sweep`.
     """
@@ -206,6 +206,8 @@ def _tried(cube: DataCube, bins: tuple[int, int], title: str | None, progress: P
         "valid": None if mask is None else _deflated(np.asarray(mask, np.uint8)),
         "maps": [],
         "disks": None,
+        "lattices": None,
+        "origins": None if view.shifts is None else _deflated(np.asarray(arrays.to_numpy(small.calibration.origin), np.float64)),
     }
 
 
@@ -233,6 +235,9 @@ def add_results(data: Packed, maps: dict[str, RealSlice], overlays: Overlays, bi
     data["about"]["maps"] = listed(maps)
     if overlays.lattice is not None:
         data["about"]["lattice"] = (overlays.lattice / bin).tolist()
+    if overlays.local is not None:
+        data["lattices"] = _deflated(np.asarray(overlays.local / bin, np.float32))
+        data["about"]["local"] = True
     if overlays.disks is not None:
         qx, qy = (np.round((overlays.disks.flat(axis) - (bin - 1) / 2) / bin, 2) for axis in ("qx", "qy"))
         ends = np.asarray(overlays.disks.offsets)

@@ -104,7 +104,7 @@ class PixelImages:
             return np.zeros(self.stack.shape[1:], np.int64)
         parts = np.array_split(rows, max(min(WORKERS, rows.size), -(-rows.size // TOGETHER)))
         together = isinstance(self.stack, np.ndarray) and len(parts) > 1
-        return np.sum(list(_pool().map(self._part, parts) if together else map(self._part, parts)), axis=0)
+        return np.sum(list(pool().map(self._part, parts) if together else map(self._part, parts)), axis=0)
 
     def _part(self, rows: np.ndarray) -> np.ndarray:
         """Sum images. Neighbours are summed where they are, others are brought together first."""
@@ -138,7 +138,7 @@ def bin_that_fits(cube: DataCube, memory: int) -> int:
 _pools: list[ThreadPoolExecutor] = []
 
 
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     """Return the threads that sum. They are made when they are needed first."""
     if not _pools:
         _pools.append(ThreadPoolExecutor(WORKERS, thread_name_prefix="gpu4d-view"))

@@ -30,7 +30,7 @@ class Opening(TypedDict, total=False):
 RESULT = "result.h5"  # in the folder that `gpu4d run` writes
 SCANS = ("datacube", "raw_datacube")  # names of the scan in a result; the second where the run has cropped or binned it
 AS_RECORDED = "The run has cropped, binned or corrected the scan. Patterns here are those of its file, without overlays."
-DISKS, REFERENCE = "braggvectors", "strain_reference"
+DISKS, REFERENCE, LOCAL = "braggvectors", "strain_reference", "lattice_vectors"  # names in a result; `gpu4d.workflow` writes them
 
 
 def open_view(path: str | os.PathLike[str], *, opening: Opening | None = None, **options: Unpack[ViewOptions]) -> ScanView:
@@ -128,8 +128,10 @@ def maps_of(items: dict[str, Any], scan_shape: tuple[int, int]) -> dict[str, Rea
 
 
 def overlays_of(items: dict[str, Any]) -> Overlays:
-    """Return the Bragg disks and the reference lattice of a result."""
-    disks = items.get(DISKS)
-    reference = items.get(REFERENCE)
+    """Return the Bragg disks, the reference lattice and the fitted lattices of a result."""
+    disks, reference, local = items.get(DISKS), items.get(REFERENCE), items.get(LOCAL)
     lattice = np.stack([reference.qx, reference.qy], axis=-1) if isinstance(reference, PointList) and len(reference.qx) == 2 else None
-    return Overlays(disks if isinstance(disks, PointListArray) else None, lattice)
+    vectors = None
+    if isinstance(local, RealSlice) and local.ndim == 3 and len(local) == 4:  # planes g1 qx, g1 qy, g2 qx, g2 qy
+        vectors = np.moveaxis(np.asarray(local, np.float64), 0, -1).reshape(*local.shape[1:], 2, 2)
+    return Overlays(disks if isinstance(disks, PointListArray) else None, lattice, vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -26,6 +27,7 @@ from gpu4d.probe import measure_disk
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.reduction import Reduction
+from gpu4d.view.following import Group, centres, groups_of, moves_enough, shifts_of, sum_following, unplaced
 from gpu4d.view.pixel_images import PixelImages, bin_that_fits
 
 Progress = Callable[[int, int], None]
@@ -58,10 +60,13 @@ class Overlays:
         Bragg disks of every position, in detector pixels.
     lattice : (2, 2) array, optional
         Vectors g1 and g2 of the reference lattice, in detector pixels.
+    local : (Rx, Ry, 2, 2) array, optional
+        Vectors g1 and g2 that were fitted at every position, in detector pixels. NaN where there is no fit.
     """
 
     disks: PointListArray | None = None
     lattice: np.ndarray | None = None
+    local: np.ndarray | None = None
 
 
 @dataclass
@@ -98,7 +103,9 @@ class ScanView:
 
     # ------------------------------------------------------------ what is asked
 
-    def virtual_image(self, detector: Detector, exact: bool = True, progress: Progress | bool = False) -> tuple[np.ndarray, bool]:
+    def virtual_image(
+        self, detector: Detector, exact: bool = True, progress: Progress | bool = False, follow: bool = False
+    ) -> tuple[np.ndarray, bool]:
         """Return the counts under a detector at every position, and whether they are exact.
 
         Parameters
@@ -109,16 +116,37 @@ class ScanView:
             False allows sums of binned pixels, which take milliseconds for a scan of any size.
         progress : bool or callable
             As of `gpu4d.sweep`. A function that raises ends the sweep.
+        follow : bool
+            Move the detector with the calibrated origin of each position. Its centre is that for the mean origin. Without a map of
+            origins, nothing moves. Positions without an origin have NaN.
 
         Returns
         -------
         (Rx, Ry) float64, bool
             Exact ones are those of `gpu4d.sweep` with `gpu4d.VirtualImage`, to the last bit.
         """
+        shifts = self.shifts if follow else None
         if self.images.exact or not exact:
-            return self.images.sum_inside(self.images.inside(detector, self.cube.calibration.ellipse)), self.images.exact
-        found = sweep(self.cube, VirtualImage(detector), device=self.device, memory=self.memory, progress=progress)
+            return self._from_memory(detector, shifts, progress), self.images.exact
+        asked = VirtualImage(detector) if shifts is None else VirtualImage(unplaced(detector), origin=centres(detector, shifts))
+        found = sweep(self.cube, asked, device=self.device, memory=self.memory, progress=progress)
         return np.asarray(found, np.float64), True
+
+    def _from_memory(self, detector: Detector, shifts: np.ndarray | None, progress: Progress | bool) -> np.ndarray:
+        """Sum the images of pixels that are kept in memory."""
+        ellipse = self.cube.calibration.ellipse
+        if shifts is None:
+            return self.images.sum_inside(self.images.inside(detector, ellipse))
+        return sum_following(self.images, detector, shifts, self._groups, ellipse, progress if callable(progress) else None)
+
+    @functools.cached_property
+    def shifts(self) -> np.ndarray | None:
+        """How far the beam of every position is from its mean place, (Rx, Ry, 2) detector pixels. None without a map of origins."""
+        return shifts_of(self.cube.calibration)
+
+    @functools.cached_property
+    def _groups(self) -> list[Group]:
+        return [] if self.shifts is None else groups_of(self.shifts)
 
     def pattern(self, rx: int, ry: int) -> np.ndarray:
         """Return the pattern of a position, (Qx, Qy) float64, NaN outside the detector mask."""
@@ -131,11 +159,13 @@ class ScanView:
         return np.asarray(found, np.float64)
 
     def drawn_at(self, rx: int, ry: int) -> Spoken:
-        """Return what is drawn over the pattern of a position: its Bragg disks and its origin, in detector pixels."""
+        """Return what is drawn over the pattern of a position: its Bragg disks, its lattice and its origin, in detector pixels."""
         found: Spoken = {}
         if self.overlays.disks is not None:
             disks = self.overlays.disks[rx, ry]
             found["disks"] = [[float(x), float(y)] for x, y in zip(disks.qx, disks.qy)]
+        if self.overlays.local is not None:
+            found["lattice"] = lattice_at(self.overlays.local[rx, ry])
         origin = self.origin_at(rx, ry)
         if origin is not None:
             found["origin"] = origin
@@ -147,7 +177,8 @@ class ScanView:
         if origin is None:
             return None
         values = arrays.to_numpy(origin)
-        return _numbers(values if values.ndim == 1 else values[rx, ry])
+        here = _numbers(values if values.ndim == 1 else values[rx, ry])
+        return here if np.isfinite(here).all() else None
 
     # ------------------------------------------------------------ what the page is told first
 
@@ -168,9 +199,11 @@ class ScanView:
             "q": _pixel(calibration.q_pixel, "1/Å"),
             "origin": None if calibration.origin_mean is None else _numbers(calibration.origin_mean),
             "lattice": None if lattice is None else lattice.tolist(),
+            "local": self.overlays.local is not None,
             "disks": self.overlays.disks is not None,
             "start": first_detector(self.mean, self.cube.detector_mask, calibration),
             "maps": listed(self.maps),
+            "follow": None if self.shifts is None else moves_enough(self.shifts),
             "exact": self.images.exact,
             "bin": self.images.bin,
             "notes": self.notes,
@@ -270,6 +303,11 @@ def first_detector(mean: np.ndarray, mask: np.ndarray | None, calibration: Calib
     side = round(2 * radius, 1)
     sizes = {"outer": round(radius, 1), "inner": round(radius / 2, 1), "height": side, "width": side}
     return {"shape": "disk", "center": [round(c, 1) for c in _numbers(centre)], **sizes}
+
+
+def lattice_at(vectors: np.ndarray) -> list[list[float]] | None:
+    """Return g1 and g2 of a position as JSON has them, or None where no lattice was fitted."""
+    return [[float(v) for v in g] for g in vectors] if np.isfinite(vectors).all() else None
 
 
 def listed(maps: dict[str, RealSlice]) -> list[Spoken]:

@@ -68,8 +68,16 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
         phase.record.figures = [f for f in phase.record.figures if f[0] in ("Range of the phase", "Phase against the truth")]
         record.absorb(phase.record, "Phase object")
         about = About("gpu4d demo", "gpu4d demo", new / "scan.h5")
-        write_report(crystal, new, _ordered(pictures), about, tables=tables, introduction=INTRODUCTION)
+        parts = [("Crystal", crystal), ("Phase object", phase)]
+        write_report(crystal, new, _ordered(pictures), about, tables=tables, introduction=INTRODUCTION, parts=parts)
+        _name_the_place(new / output.REPORT, new, out)
     return Result(out, crystal)
+
+
+def _name_the_place(report: Path, made_in: Path, out: Path) -> None:
+    """Let the report name the folder in which the scans lie in the end, and not the one in which they were made."""
+    text = report.read_text(encoding="utf-8")
+    report.write_text(text.replace(str(made_in.absolute()), str(out.absolute())), encoding="utf-8")
 
 
 def crystal_recipe() -> Recipe:

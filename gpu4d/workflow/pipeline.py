@@ -15,7 +15,6 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.slices import RealSlice
 from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
@@ -32,13 +31,14 @@ from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
 from gpu4d.workflow.report import output
-from gpu4d.workflow.report.methods import methods
+from gpu4d.workflow.report.methods import methods, methods_of_parts
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
 from gpu4d.workflow.report.provenance import provenance
 from gpu4d.workflow.report.report import Page, Table, write
 from gpu4d.workflow.report.verdict import Verdict, verdict
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.shown import shown
+from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages import known_stages
 from gpu4d.workflow.workers import check_workers
 
@@ -320,13 +320,21 @@ def _storable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-    state: RunState, folder: Path, pictures: list[Picture], about: About, introduction: str = "", tables: Sequence[Table] = ()
+    state: RunState,
+    folder: Path,
+    pictures: list[Picture],
+    about: About,
+    introduction: str = "",
+    tables: Sequence[Table] = (),
+    parts: Sequence[tuple[str, RunState]] = (),
 ) -> None:
-    """Write the recipe as it was used, the methods paragraph with its references, and the page of the report."""
+    """Write the recipe as it was used, the methods paragraph with its references, and the page of the report.
+
+    `parts` are the scans of a report about several, with their names: the first is `state`.
+    """
     recipe = to_toml(state.recipe, comments=False)
     (folder / output.RECIPE).write_text(recipe, encoding="utf-8", errors="replace")
-    order = list(state.reasons)  # in which the stages were asked
-    paragraph = methods(state, sorted(stages_that_made_something(state), key=lambda stage: order.index(stage.name)))
+    paragraph = methods_of_parts([(name, part, _in_order(part)) for name, part in parts]) if parts else methods(state, _in_order(state))
     paragraph.write(folder)
     page = Page(
         title=about.title,
@@ -351,13 +359,20 @@ def write_report(
     write(page, folder, output.REPORT)
 
 
-def viewer_of(state: RunState, title: str) -> str:
-    """Return the part of the page that shows a binned scan, with the maps of the run beside the virtual image."""
-    from gpu4d.view import page_part
+def _in_order(state: RunState) -> list[Stage]:
+    """Return the stages that made something, in the order in which they were asked."""
+    order = list(state.reasons)
+    return sorted(stages_that_made_something(state), key=lambda stage: order.index(stage.name))
 
-    maps = {name: item for name, item in state.products.items() if isinstance(item, RealSlice) and item.shape == state.cube.scan_shape}
+
+def viewer_of(state: RunState, title: str) -> str:
+    """Return the part of the page that shows a binned scan, with the maps, the disks and the lattices of the run."""
+    from gpu4d.view import page_part
+    from gpu4d.view.results import maps_of, overlays_of
+
+    maps, overlays = maps_of(state.products, state.cube.scan_shape), overlays_of(state.products)
     with state.record.stage("binned scan for the report", state.patterns, state.pass_bytes):
-        return page_part(state.cube, title=title, maps=maps, most=MOST_OF_A_CUBE)
+        return page_part(state.cube, title=title, maps=maps, overlays=overlays, most=MOST_OF_A_CUBE)
 
 
 def verdict_of(state: RunState) -> Verdict:

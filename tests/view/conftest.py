@@ -1,4 +1,4 @@
-"""A small scan of counts that two test files look at, and its server."""
+"""Small scans of counts that several test files look at, and a server."""
 
 import numpy as np
 import pytest
@@ -19,6 +19,15 @@ def counts():
     return gpu4d.DataCube(
         rng.poisson(3.0 * bright, SHAPE).astype("uint16"), gpu4d.Calibration(energy=200e3, q_pixel=0.02, r_pixel=5.0), name="counts"
     )
+
+
+@pytest.fixture(scope="session")
+def descanned():
+    """A crystal whose unscattered beam moves by up to 3 px from the middle of the scan, along a plane that the calibration knows."""
+    made = gpu4d.simulate.bragg_scan((9, 11), (40, 44), radius=4.0, spacing=11.0, descan=3.0, dose=30.0, seed=2)
+    cube = made.cube
+    cube.calibration.set(origin=made.truth["origin"], how="truth")
+    return cube
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
 """The page in a headless Chromium, by clicking and dragging."""
 
 import base64
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from chromium import Browser, program
+from contrast import faint_texts
+from moved_detectors import own_origins, summed_around
 
 import gpu4d
-from gpu4d.view import ViewServer, detector_from, export_page, front_end, view_of
+from benchmarks.chromium import Browser, program
+from gpu4d.view import Overlays, ViewServer, detector_from, export_page, front_end, view_of
 from gpu4d.view.answers import Answers
 from gpu4d.view.widget import RENDER, reply
 
@@ -135,6 +138,47 @@ def test_nothing_is_wider_than_a_narrow_screen(page):
         assert page.run("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("kind", ["server", "page"])
+def test_a_detector_follows_the_beam_while_it_is_dragged_in_the_pattern_of_a_position(browser, descanned, tmp_path, kind):
+    local = np.tile(np.array([[11.0, 0.5], [-0.5, 11.0]]), (*descanned.scan_shape, 1, 1))
+    local[0, 0] = np.nan
+    overlays = Overlays(lattice=np.array([[10.0, 0.0], [0.0, 10.0]]), local=local)
+    server = ViewServer(dataclasses.replace(view_of(descanned), overlays=overlays))
+    server.start()
+    try:
+        browser.open(server.url if kind == "server" else export_page(descanned, tmp_path / "a.html", bin=1, overlays=overlays).as_uri())
+        browser.wait("document.querySelector('#gpu4d-view')?.dataset.state == 'ready' && gpu4dView.timing.images")
+        browser.run("gpu4dView.pick([8, 10])")
+        browser.wait("gpu4dView.state.drawn.position?.[0] == 8")
+        origin, own = np.asarray(descanned.calibration.origin)[8, 10], browser.run("gpu4dView.state.detector")
+        assert np.allclose(browser.run("gpu4dView.state.drawn.origin"), origin)
+        np.testing.assert_allclose(browser.run("gpu4dView.state.drawn.lattice"), local[8, 10])
+        mean = np.asarray(descanned.calibration.origin_mean)
+        there = np.asarray(own["center"]) + origin - mean  # where the detector is drawn in this pattern
+        assert np.hypot(*(origin - mean)) > 2
+        before = images(browser)
+        browser.drag(*(place(browser, "pattern", (there + d).tolist()) for d in (0, 1, 2)))
+        settle(browser, before)
+        detector = browser.run("gpu4dView.state.detector")
+        assert detector["center"] == pytest.approx([own["center"][0] + 2, own["center"][1] + 2], abs=0.5)
+        assert np.array_equal(shown(browser, "image"), summed_around(descanned, own_origins(descanned, detector), detector))
+        for asked in ({"shape": "annulus", "inner": 5.5, "outer": 14}, {"shape": "rectangle", "height": 9, "width": 14}):
+            before = images(browser)
+            browser.run(f"(Object.assign(gpu4dView.state.detector, {json.dumps(asked)}), gpu4dView.detectorMoved())")
+            settle(browser, before)
+            detector = browser.run("gpu4dView.state.detector")
+            assert np.array_equal(shown(browser, "image"), summed_around(descanned, own_origins(descanned, detector), detector))
+        before = images(browser)
+        browser.run("document.querySelector('.follow input').click()")
+        settle(browser, before)
+        assert np.array_equal(shown(browser, "image"), swept(descanned, detector))
+        browser.run("gpu4dView.pick([0, 0])")
+        browser.wait("gpu4dView.state.drawn.position?.[0] == 0")
+        assert browser.run("gpu4dView.state.drawn.lattice") is None and browser.run("'lattice' in gpu4dView.state.drawn")
+    finally:
+        server.close()
+
+
 def test_a_binned_scan_becomes_exact_when_the_mouse_rests(browser, counts):
     server = ViewServer(view_of(counts, memory=counts.nbytes // 4))
     server.start()
@@ -177,3 +221,30 @@ def test_the_module_of_a_notebook_asks_by_messages(browser, counts):
     assert browser.run("globalThis.failed") is None
     assert np.array_equal(shown(browser, "image"), swept(counts, view.about()["start"]))
     assert browser.problems() == []
+
+
+def test_texts_of_the_viewer_have_enough_contrast_and_controls_show_the_focus(page):
+    page.run("gpu4dView.setTool('region')")
+    faint, count = faint_texts(page)
+    assert faint == [] and count > 10
+    controls = page.run("document.querySelectorAll('#gpu4d-view :is(button, select, input, .plane)').length")
+    for _ in range(controls):
+        page.key("Tab")
+        focused = "(() => { const e = document.activeElement, s = getComputedStyle(e);"
+        focused += " return [e.tagName, s.outlineStyle + s.outlineWidth] })()"
+        tag, outline = page.run(focused)
+        assert tag == "BODY" or outline == "solid3px", tag
+
+
+def test_regions_and_profiles_are_drawn_by_keys(page, counts):
+    page.run("gpu4dView.pick([2, 3])")
+    page.wait("gpu4dView.state.drawn.position?.[0] == 2")
+    page.run("(gpu4dView.setTool('region'), gpu4dView.image.canvas.focus())")
+    page.key("ArrowDown")
+    page.key("ArrowLeft")
+    page.wait("gpu4dView.state.drawn.rows?.[1] == 4 && gpu4dView.state.drawn.columns[0] == 2")
+    assert page.run("gpu4dView.state.region") == [[2, 4], [2, 4]]
+    np.testing.assert_allclose(shown(page, "pattern"), counts.source.array[2:4, 2:4].mean(axis=(0, 1)), rtol=1e-12)
+    page.run("(gpu4dView.setTool('profile'), gpu4dView.pick([2, 3]), gpu4dView.setTool('profile'), gpu4dView.image.canvas.focus())")
+    page.key("ArrowRight", shift=True)
+    assert page.run("gpu4dView.state.line") == [[2, 3], [2, 8]]

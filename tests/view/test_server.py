@@ -146,7 +146,7 @@ def test_a_long_sweep_ends_when_a_newer_request_comes(counts):
     begun, go = threading.Event(), threading.Event()
 
     class Slow(ScanView):
-        def virtual_image(self, detector, exact=True, progress=False):
+        def virtual_image(self, detector, exact=True, progress=False, follow=False):
             if detector.parameters == (4.0,):
                 begun.set()
                 assert go.wait(30)

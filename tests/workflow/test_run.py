@@ -2,11 +2,13 @@
 
 import re
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from recipes_in_tests import recipe
+from report_structure import structure
 
 import gpu4d
 from gpu4d import DataCube, plot
@@ -18,6 +20,8 @@ from gpu4d.workflow.describe import describe_file
 from gpu4d.workflow.record import SilentWatcher
 from gpu4d.workflow.report.methods import numbered
 from gpu4d.workflow.report.output import check_free, folder
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 # ---------------------------------------------------------------- what is left
 
@@ -209,7 +213,10 @@ def test_the_demo_measures_what_was_put_in(tmp_path):
     figures = {what: value for what, value, _ in done.record.figures}
     assert float(figures["Strain against the truth"].split()[0]) < 0.08, "rms in %"
     assert float(figures["Phase object: phase against the truth"].split()[-1]) > 0.98
-    assert "Comparison with the truth" in (done.folder / "report.html").read_text()
+    fresh = structure((done.folder / "report.html").read_text(encoding="utf-8"))
+    assert fresh["names of scans"] == ["Crystal", "Phase object"] and "Comparison with the truth: strain" in fresh["headings"]
+    example = structure((DOCS / "examples" / "report.html").read_text(encoding="utf-8"))
+    assert example == fresh, "the example is no report of today: gpu4d demo && python docs/demo_pictures.py gpu4d-demo"
     made = gpu4d.simulate.bragg_scan((36, 36), strain="inclusion", vacuum_rows=4)
     rx0, rx1, ry0, ry1 = REFERENCE
     assert np.abs(np.median(relative_truth(made.truth)["exx"][rx0:rx1, ry0:ry1])) < 1e-3, "the truth is relative to the same region"

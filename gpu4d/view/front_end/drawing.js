@@ -136,7 +136,7 @@ function countBins(sorted, scale, low, high) {
 // Draw a histogram with limits, given as parts of its width. Bars are square roots of counts, so that rare values are seen.
 function drawHistogram(canvas, counts, parts) {
   const { context, width, height } = sized(canvas), most = Math.sqrt(Math.max(1, ...counts));
-  context.fillStyle = "#8fa3b5";
+  context.fillStyle = "#6b7f92";
   counts.forEach((count, i) => {
     const tall = (Math.sqrt(count) / most) * (height - 4);
     context.fillRect((i * width) / counts.length, height - tall, width / counts.length - 0.5, tall);

@@ -23,11 +23,11 @@ function choice(name, options, value, changed) {
 
 // An image with its colours, limits and histogram. `over` draws what lies on it.
 class Panel {
-  constructor(name, colours, over) {
+  constructor(name, colours, over, keys) {
     this.look = { colours, scale: "linear", low: 0, high: 1 };
     this.over = over;
     this.fixed = false; // limits that the reader has set stay for the next images
-    this.canvas = element("canvas", { class: "plane", tabindex: "0", role: "img", "aria-label": name });
+    this.canvas = element("canvas", { class: "plane", tabindex: "0", role: "application", "aria-label": `${name}. ${keys}` });
     this.readout = element("output", { class: "readout", "aria-live": "off" }, "\u00a0");
     this.histogram = element("canvas", { class: "histogram", "aria-hidden": "true" });
     this.offscreen = document.createElement("canvas");

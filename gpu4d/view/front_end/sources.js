@@ -3,6 +3,9 @@
 
 const CLIENT = Math.random().toString(36).slice(2); // by which a server tells the requests of several pages apart
 
+const RUN = 16; // positions along a row of the scan that are compared with a detector at once: the beam hardly moves from one to the next
+const MARGIN = 1e-6; // px, far above the rounding of places: nearer to the edge of a detector, each position is compared
+
 // Read an answer: the length of the text, the text, the values.
 function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
@@ -60,6 +63,8 @@ async function pageSource(data) {
   const kinds = { uint8: Uint8Array, uint16: Uint16Array };
   const cube = new kinds[data.kind](await inflated(data.cube));
   const valid = data.valid ? new Uint8Array(await inflated(data.valid)) : new Uint8Array(qx * qy).fill(1);
+  const origins = data.origins ? new Float64Array(await inflated(data.origins)) : null;
+  const lattices = data.lattices ? new Float32Array(await inflated(data.lattices)) : null;
   const maps = {};
   for (const { name, values } of data.maps) maps[name] = new Float32Array(await inflated(values));
   const summary = { mean: new Float64Array(qx * qy), max: new Float64Array(qx * qy) };
@@ -92,6 +97,32 @@ async function pageSource(data) {
     return values;
   }
 
+  const beams = origins && runsOf(origins, about);
+
+  // Sum what a detector takes that moves with the origin of each position: the sum of the detector at rest, corrected where the moved one
+  // takes a pixel that the other does not, or the other way. Where that is so for a whole run of positions, they are not compared.
+  function sumFollowing(detector, inside) {
+    const m = stretch(detector, about), [x0, y0] = detector.center, takes = takesOf(detector, m), depth = depthOf(detector, m);
+    const { u, v, starts, du, dv, reaches, reach } = beams, values = sumInside(inside).slice();
+    const counts = data.offset ? new Float64Array(positions).fill(inside.reduce((a, b) => a + b, 0)) : null;
+    for (let q = 0; q < qx * qy; q++) {
+      const x = Math.floor(q / qy), y = q % qy, from = q * positions, own = inside[q];
+      if (!valid[q] || Math.abs(depth(x - x0, y - y0)) > reach) continue;
+      for (let k = 0; k < reaches.length; k++) {
+        const deep = depth(x - x0 - du[k], y - y0 - dv[k]), whole = deep > reaches[k], none = deep < -reaches[k];
+        if (own ? whole : none) continue;
+        const sign = own ? -1 : 1;
+        for (let p = starts[k], end = starts[k + 1]; p < end; p++)
+          if (whole || none || takes(x - (x0 + u[p]), y - (y0 + v[p])) != own) {
+            values[p] += sign * cube[from + p];
+            if (counts) counts[p] += sign;
+          }
+      }
+    }
+    for (let p = 0; p < positions; p++) values[p] = Number.isFinite(u[p]) ? values[p] * data.step + (counts ? data.offset * counts[p] : 0) : NaN;
+    return values;
+  }
+
   const meanOf = ([r0, r1], [c0, c1]) => {
     const found = new Float64Array(qx * qy), count = (r1 - r0) * (c1 - c0);
     for (let q = 0; q < qx * qy; q++) {
@@ -102,16 +133,21 @@ async function pageSource(data) {
     return found;
   };
 
+  const originAt = (p) => (!origins ? about.origin : Number.isFinite(origins[2 * p]) ? [origins[2 * p], origins[2 * p + 1]] : undefined);
+  const latticeAt = (p) => {
+    const found = lattices && [...lattices.slice(4 * p, 4 * p + 4)];
+    return found ? (found.every(Number.isFinite) ? [found.slice(0, 2), found.slice(2)] : null) : undefined;
+  };
   const ways = {
-    image: ({ detector }) => {
-      const inside = maskOf(detector, about).map((v, q) => v & valid[q]);
-      const pixels = inside.reduce((a, b) => a + b, 0), values = sumInside(inside).map((v) => v * data.step + data.offset * pixels);
+    image: ({ detector, follow }) => {
+      const inside = maskOf(detector, about).map((v, q) => v & valid[q]), pixels = inside.reduce((a, b) => a + b, 0);
+      const values = follow && origins ? sumFollowing(detector, inside) : sumInside(inside).map((v) => v * data.step + data.offset * pixels);
       return { said: { exact: true, note: data.note, pixels, units: "counts" }, values };
     },
     map: ({ name }) => ({ said: { exact: true, name, units: about.maps.find((m) => m.name === name).units }, values: maps[name] }),
     summary: ({ name }) => ({ said: { name }, values: summary[name] }),
     pattern: ({ position: [r, c] }) => ({
-      said: { position: [r, c], origin: about.origin, disks: data.disks?.[r * ry + c] },
+      said: { position: [r, c], origin: originAt(r * ry + c), disks: data.disks?.[r * ry + c], lattice: latticeAt(r * ry + c) },
       values: meanOf([r, r + 1], [c, c + 1]),
     }),
     region: ({ rows, columns }) => ({ said: { rows, columns }, values: meanOf(rows, columns) }),
@@ -119,18 +155,54 @@ async function pageSource(data) {
   return { about, ask: async (request) => ways[request.ask](request) };
 }
 
-// Return the pixels inside a detector as bytes, with the same inequalities as gpu4d.detectors.
-function maskOf(detector, about) {
-  const [qx, qy] = about.detector, mask = new Uint8Array(qx * qy), [cx, cy] = detector.center;
-  const m = detector.shape !== "rectangle" && about.ellipse ? about.ellipse : [[1, 0], [0, 1]];
-  for (let i = 0; i < qx; i++)
-    for (let j = 0; j < qy; j++) {
-      const u = i - cx, v = j - cy, x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r2 = x * x + y * y;
-      mask[i * qy + j] =
-        detector.shape === "rectangle"
-          ? Math.abs(u) < detector.height / 2 && Math.abs(v) < detector.width / 2
-          : r2 < detector.outer ** 2 && (detector.shape === "disk" || r2 > detector.inner ** 2);
+// Return the matrix that makes round what the detector distorts, for shapes that are stretched with it.
+const stretch = (detector, about) => (detector.shape !== "rectangle" && about.ellipse ? about.ellipse : [[1, 0], [0, 1]]);
+
+// Return whether a pixel at some distance from the centre is inside a detector, with the same inequalities as gpu4d.detectors.
+function takesOf({ shape, outer, inner, height, width }, m) {
+  if (shape === "rectangle") return (u, v) => Math.abs(u) < height / 2 && Math.abs(v) < width / 2;
+  return (u, v) => {
+    const x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r2 = x * x + y * y;
+    return r2 < outer * outer && (shape === "disk" || r2 > inner * inner);
+  };
+}
+
+// Return how far inside a detector a pixel lies, in pixels; below zero it is outside.
+function depthOf({ shape, outer, inner, height, width }, m) {
+  if (shape === "rectangle") return (u, v) => Math.min(height / 2 - Math.abs(u), width / 2 - Math.abs(v));
+  return (u, v) => {
+    const x = m[0][0] * u + m[0][1] * v, y = m[1][0] * u + m[1][1] * v, r = Math.sqrt(x * x + y * y);
+    return shape === "disk" ? outer - r : Math.min(outer - r, r - inner);
+  };
+}
+
+// Return how far the beam of every position is from its mean place, u and v, and runs of neighbours along a row of the scan: where each
+// starts, its middle, and the largest distance from that. A run with a place that is not known has no limit.
+function runsOf(origins, about) {
+  const [rx, ry] = about.scan, [ox, oy] = about.origin, u = new Float64Array(rx * ry), v = new Float64Array(rx * ry), m = about.ellipse ?? [[1, 0], [0, 1]];
+  for (let p = 0; p < rx * ry; p++) [u[p], v[p]] = [origins[2 * p] - ox, origins[2 * p + 1] - oy];
+  const length = (a, b) => Math.max(Math.hypot(a, b), Math.hypot(m[0][0] * a + m[0][1] * b, m[1][0] * a + m[1][1] * b));
+  const starts = [], du = [], dv = [], reaches = [];
+  let reach = 0;
+  for (let r = 0; r < rx; r++)
+    for (let start = r * ry; start < (r + 1) * ry; start += RUN) {
+      const end = Math.min(start + RUN, (r + 1) * ry), middle = [u, v].map((w) => (w[start] + w[end - 1]) / 2);
+      let own = 0;
+      for (let p = start; p < end; p++) {
+        own = Math.max(own, length(u[p] - middle[0], v[p] - middle[1]) + MARGIN); // NaN, once it is one
+        reach = Math.max(reach, length(u[p], v[p]) + MARGIN || 0);
+      }
+      const known = Number.isFinite(own);
+      starts.push(start), du.push(known ? middle[0] : 0), dv.push(known ? middle[1] : 0), reaches.push(known ? own : Infinity);
     }
+  starts.push(rx * ry);
+  return { u, v, starts, du: Float64Array.from(du), dv: Float64Array.from(dv), reaches: Float64Array.from(reaches), reach };
+}
+
+// Return the pixels inside a detector as bytes.
+function maskOf(detector, about) {
+  const [qx, qy] = about.detector, mask = new Uint8Array(qx * qy), [cx, cy] = detector.center, takes = takesOf(detector, stretch(detector, about));
+  for (let i = 0; i < qx; i++) for (let j = 0; j < qy; j++) mask[i * qy + j] = takes(i - cx, j - cy);
   return mask;
 }
 

@@ -6,11 +6,12 @@ const TICK = 0.5; // detector pixels: dragging moves a detector in these steps, 
 // Show a scan in an element, and return what a test or a notebook may look at.
 async function mount(root, source) {
   const { about, ask } = source, [rx, ry] = about.scan, [qx, qy] = about.detector;
-  const state = { detector: { ...about.start }, position: [rx >> 1, ry >> 1], region: null, line: null, drawn: {}, shows: "mean", map: "", tool: "position" };
+  const state = { detector: { ...about.start }, position: [rx >> 1, ry >> 1], region: null, line: null, drawn: {}, shows: "mean", map: "", tool: "position", follow: about.follow === true };
   const marks = { detector: true, disks: true, lattice: true, ellipse: true };
   const timing = { images: 0, milliseconds: 0, last: 0 };
 
-  const pattern = new Panel("diffraction pattern", "inferno", drawOverPattern), image = new Panel("image of the scan", "gray", drawOverImage);
+  const pattern = new Panel("diffraction pattern", "inferno", drawOverPattern, "Arrow keys move the detector, + and − resize it.");
+  const image = new Panel("image of the scan", "gray", drawOverImage, "Arrow keys move the position, or the other end of a region or profile.");
   pattern.look.scale = pattern.scaleChoice.value = "log";
   const status = element("p", { class: "status", role: "status" }, "…"), error = element("p", { class: "error", role: "alert", hidden: true });
   const profile = element("canvas", { class: "profile", hidden: true, role: "img", "aria-label": "line profile" });
@@ -32,7 +33,7 @@ async function mount(root, source) {
     state.exact = said.exact;
     status.textContent = said.name
       ? `${said.name}${said.units && said.units !== "1" ? `, ${said.units}` : ""}`
-      : `${describe(request.detector)} · ${said.pixels} pixels · ${said.note ?? (said.exact ? "exact" : "approximate while dragging")} · ${Math.round(timing.milliseconds)} ms`;
+      : `${describe(request.detector)}${request.follow ? ", following the beam" : ""} · ${said.pixels} pixels · ${said.note ?? (said.exact ? "exact" : "approximate while dragging")} · ${Math.round(timing.milliseconds)} ms`;
   }
 
   function showPattern({ said, values }) {
@@ -48,8 +49,9 @@ async function mount(root, source) {
     showNumbers();
     pattern.lay();
     if (image.look.colours === "blue-red") image.colourChoice.value = image.look.colours = "gray";
-    askImage({ ask: "image", detector: { ...state.detector }, exact: about.exact, slow: false });
-    if (rest && !about.exact) askImage({ ask: "image", detector: { ...state.detector }, exact: true, slow: true });
+    const request = { ask: "image", detector: { ...state.detector }, follow: state.follow };
+    askImage({ ...request, exact: about.exact, slow: false });
+    if (rest && !about.exact) askImage({ ...request, exact: true, slow: true });
   }
 
   function chooseMap(name) {
@@ -90,6 +92,14 @@ async function mount(root, source) {
 
   // ------------------------------------------------------------ drawing
 
+  // How far the detector lies from its centre in the pattern that is shown: that of a position, if it follows the beam.
+  function moved() {
+    const here = state.drawn.origin;
+    return state.follow && state.drawn.position && here ? [here[0] - about.origin[0], here[1] - about.origin[1]] : [0, 0];
+  }
+  const centre = () => state.detector.center.map((v, i) => v + moved()[i]);
+  const pointer = (event) => pattern.under(event).map((v, i) => v - moved()[i]); // where it is, seen from a detector that has not moved
+
   // The ellipse on the detector that a circle of a radius becomes: the inverse of the matrix that makes it round.
   const [[a, b], [c, d]] = about.ellipse ?? [[1, 0], [0, 1]], det = a * d - b * c;
   const stretched = (radius, t) => [(radius * (d * Math.cos(t) - b * Math.sin(t))) / det, (radius * (a * Math.sin(t) - c * Math.cos(t))) / det];
@@ -112,7 +122,7 @@ async function mount(root, source) {
       stroke(context, SECOND_MARK, (p) => ring(p, pattern, origin, 0.4 * Math.min(qx, qy)), 1.5);
       context.setLineDash([]);
     }
-    if (marks.disks && state.shows === "position")
+    if (marks.disks && shown.position)
       for (const disk of shown.disks ?? []) {
         const [u, v] = pattern.at(disk);
         stroke(context, SECOND_MARK, (p) => p.arc(u, v, small, 0, 7), 1.5);
@@ -121,8 +131,9 @@ async function mount(root, source) {
       const [u, v] = pattern.at(origin);
       stroke(context, "#fff", (p) => (p.moveTo(u - 6, v), p.lineTo(u + 6, v), p.moveTo(u, v - 6), p.lineTo(u, v + 6)), 1.5);
     }
-    if (marks.lattice && about.lattice && origin)
-      about.lattice.forEach((g, i) => {
+    const lattice = shown.position && shown.lattice !== undefined ? shown.lattice : about.lattice; // null: none was fitted at the position
+    if (marks.lattice && lattice && origin)
+      lattice.forEach((g, i) => {
         const [from, to] = [pattern.at(origin), pattern.at([origin[0] + g[0], origin[1] + g[1]])];
         stroke(context, "#7dff8a", (p) => (p.moveTo(...from), p.lineTo(...to)), 2);
         label(context, `g${i + 1}`, to[0] + 6, to[1] - 6);
@@ -134,7 +145,7 @@ async function mount(root, source) {
   }
 
   function drawDetector(context) {
-    const { shape, center, outer, inner, height, width } = state.detector;
+    const { shape, outer, inner, height, width } = state.detector, center = centre();
     const path = (p) => {
       if (shape === "rectangle") {
         const [u, v] = pattern.at([center[0] - height / 2, center[1] - width / 2]), { zoom } = pattern.place();
@@ -184,7 +195,7 @@ async function mount(root, source) {
 
   // Return what a pointer takes hold of: an edge of the detector, or the whole of it.
   function grip(event) {
-    const [x, y] = pattern.under(event), { center, shape, outer, inner, height, width } = state.detector, { zoom } = pattern.place();
+    const [x, y] = pointer(event), { center, shape, outer, inner, height, width } = state.detector, { zoom } = pattern.place();
     const u = x - center[0], v = y - center[1], near = (distance) => Math.abs(distance) * zoom < GRIP;
     if (shape === "rectangle") {
       const [h, w] = [Math.abs(u) - height / 2, Math.abs(v) - width / 2];
@@ -204,12 +215,12 @@ async function mount(root, source) {
   }
 
   dragged(pattern, (event) => {
-    const what = grip(event), start = pattern.under(event), { center, shape, outer, height, width } = state.detector;
+    const what = grip(event), start = pointer(event), { center, shape, outer, height, width } = state.detector;
     const u = start[0] - center[0], v = start[1] - center[1];
     const inside = shape === "rectangle" ? Math.abs(u) < height / 2 && Math.abs(v) < width / 2 : Math.hypot(a * u + b * v, c * u + d * v) < outer;
     const offset = inside ? [u, v] : [0, 0]; // a click outside brings the detector there
     if (!inside && what === "center") (pull(what, start, offset), detectorMoved(false));
-    return { move: (e) => (pull(what, pattern.under(e), offset), detectorMoved(false)), end: () => detectorMoved(true) };
+    return { move: (e) => (pull(what, pointer(e), offset), detectorMoved(false)), end: () => detectorMoved(true) };
   });
   pattern.canvas.addEventListener("pointermove", (event) => {
     read(pattern, "(qx, qy)", event);
@@ -221,6 +232,7 @@ async function mount(root, source) {
   const whole = ([x, y]) => [Math.max(0, Math.min(rx - 1, Math.round(x))), Math.max(0, Math.min(ry - 1, Math.round(y)))];
   function pick(position) {
     state.position = position;
+    state.end = null; // of a region or a profile that keys draw
     choosePattern("position");
     const said = `(rx, ry) = (${position[0]}, ${position[1]})`;
     image.readout.textContent = `${said} · ${number(image.image.values[position[0] * ry + position[1]], 6)} ${image.image.units === "1" ? "" : image.image.units}`;
@@ -274,7 +286,12 @@ async function mount(root, source) {
     const step = STEPS[event.key], by = event.shiftKey ? 5 : 1;
     if (!step) return;
     event.preventDefault();
-    pick(whole([state.position[0] + by * step[0], state.position[1] + by * step[1]]));
+    const from = state.tool === "position" ? state.position : state.end ?? state.position, to = whole([from[0] + by * step[0], from[1] + by * step[1]]);
+    if (state.tool === "position") return pick(to);
+    state.end = to;
+    if (state.tool === "profile") return (state.line = [state.position, to]), drawLine();
+    state.region = [0, 1].map((i) => [Math.min(state.position[i], to[i]), Math.max(state.position[i], to[i]) + 1]);
+    choosePattern("region");
   });
   function resize(by) {
     const own = state.detector;
@@ -310,8 +327,14 @@ async function mount(root, source) {
     tools.append(element("button", { type: "button", value: tool, title, onclick: () => setTool(tool) }, tool));
   setTool("position");
   const shown = element("span", { class: "marks" });
-  for (const [key, text, there] of [["detector", "detector", true], ["disks", "disks", about.disks], ["lattice", "g1, g2", about.lattice], ["ellipse", "ellipse", about.ellipse]])
+  for (const [key, text, there] of [["detector", "detector", true], ["disks", "disks", about.disks], ["lattice", "g1, g2", about.lattice || about.local], ["ellipse", "ellipse", about.ellipse]])
     if (there) shown.append(element("label", {}, element("input", { type: "checkbox", checked: true, onchange: (e) => ((marks[key] = e.target.checked), pattern.lay()) }), text));
+
+  if (about.follow !== null && about.follow !== undefined) {
+    const title = "the detector moves with the unscattered beam, whose place at every position is known";
+    const follow = element("input", { type: "checkbox", checked: state.follow, onchange: () => ((state.follow = follow.checked), detectorMoved()) });
+    shown.append(element("label", { class: "follow", title }, follow, "follow the beam"));
+  }
 
   const row = (...children) => element("div", { class: "row" }, ...children);
   const size = `${rx}×${ry} positions · ${qx}×${qy} detector pixels`;
@@ -325,13 +348,13 @@ async function mount(root, source) {
       element("section", { "aria-label": "pattern" }, row(patternChoice, pattern.looks), pattern.canvas, pattern.readout, pattern.limits, row(shapes, ...Object.values(fields)), row(shown)),
       element("section", { "aria-label": "image" }, row(what, image.looks), image.canvas, image.readout, image.limits, row(tools), status, profile),
     ),
-    element("p", { class: "muted help" }, "Drag the detector, or its edge. Keys on the pattern: arrows move it (Shift: by 5 px), + and − resize it. Keys on the image: arrows move the position."),
+    element("p", { class: "muted help" }, "Drag the detector, or its edge. Keys on the pattern: arrows move it (Shift: by 5 px), + and − resize it. Keys on the image: arrows move the position; with region or profile chosen, they move its other end."),
   );
   showNumbers();
   choosePattern("mean");
   detectorMoved();
   root.dataset.state = "ready";
-  return { state, timing, pattern, image, about, ask, detectorMoved, choosePattern, chooseMap, setTool };
+  return { state, timing, pattern, image, about, ask, detectorMoved, choosePattern, chooseMap, setTool, pick };
 }
 
 const startFromServer = async (root) => mount(root, await serverSource());

@@ -2,7 +2,7 @@
 // It draws over the pictures, which stay as they are without this script and on paper. It needs no server and no library.
 "use strict";
 (() => {
-  const NO_VALUE = 65535, GREY = [201, 206, 212], LEAST_CELLS = 4, STEP = 1.25, FINE = 1000;
+  const NO_VALUE = 65535, GREY = [201, 206, 212], LEAST_CELLS = 4, STEP = 1.25, FINE = 1000, LARGEST_INDEX = 6;
   const figures = [], grids = new Map(); // name of a grid -> where the cursor is on it, {at: [row, column] or null}
 
   const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -43,6 +43,19 @@
     const [size, unit] = p.pixel, extent = size * Math.max(...p.shape);
     return `${named} (${row}, ${column}) = ${lengthText(row * size, unit, extent)}, ${lengthText(column * size, unit, extent)}`;
   }
+  function inWords(p, i) { // what a colour stands for: a vector, a name, or an orientation
+    const [a, b, c, ...uvw] = p.reading.maps.map(map => map[i]), degrees = v => minus(v.toFixed(1)) + "°";
+    if (Number.isNaN(a)) return "no value";
+    if (p.reading.kind === "name") return p.reading.names[a];
+    if (p.reading.kind === "orientation") return `${direction(uvw)}, φ₁ ${degrees(a)}, Φ ${degrees(b)}, φ₂ ${degrees(c)}`;
+    const length = Math.hypot(a, b);
+    return `${numeral(length, NaN)} ${p.units}`.trim() + (length > 0 ? `, ${degrees(Math.atan2(b, a) * 180 / Math.PI)} from x towards y` : "");
+  }
+  function direction(uvw) { // in the smallest whole numbers that fit to 1 %, else in decimals
+    for (let largest = 1; largest <= LARGEST_INDEX; largest++)
+      if (uvw.every(n => Math.abs(n * largest - Math.round(n * largest)) < 0.01 * largest)) return `[${uvw.map(n => minus(String(Math.round(n * largest) + 0))).join(" ")}]`;
+    return `[${uvw.map(n => minus(n.toFixed(2))).join(" ")}]`;
+  }
   function read(f) {
     const said = [], grid = new Set();
     for (const p of f.panels) {
@@ -51,7 +64,8 @@
       if (!grid.has(p.grid)) said.push(placeText(p, at));
       grid.add(p.grid);
       const i = at[0] * p.shape[1] + at[1], value = p.values[i], error = p.error ? p.error[i] : NaN;
-      said.push(`${f.panels.length > 1 ? p.title.split(" = ")[0] + " " : ""}${numeral(value, error)}${Number.isNaN(value) ? "" : " " + p.units}`.trim());
+      const text = p.reading ? inWords(p, i) : `${numeral(value, error)}${Number.isNaN(value) ? "" : " " + p.units}`;
+      said.push(`${f.panels.length > 1 ? p.title.split(" = ")[0] + " " : ""}${text}`.trim());
     }
     f.output.textContent = said.length ? said.join(" · ") : "Point at the map for values.";
   }
@@ -62,6 +76,11 @@
     Object.assign(canvas, { width: columns, height: rows });
     const image = new ImageData(columns, rows);
     for (let i = 0; i < p.values.length; i++) {
+      if (p.reading) {
+        p.reading.rgb.forEach((plane, c) => { image.data[4 * i + c] = plane[i]; });
+        image.data[4 * i + 3] = 255;
+        continue;
+      }
       const t = (share(p, p.values[i]) - low) / (high - low);
       const k = 3 * Math.min(255, Math.max(0, Math.floor(256 * t)));
       for (let c = 0; c < 3; c++) image.data[4 * i + c] = Number.isNaN(t) ? GREY[c] : p.colours[k + c];
@@ -231,11 +250,12 @@
     f.output = element("output", figure, { className: "read" });
     figure.querySelector("figcaption").before(f.output);
     const box = element("details", figure, { className: "tools" });
-    element("summary", box, { textContent: "Zoom and colours" });
+    const scaled = f.panels.filter(p => !p.reading);
+    element("summary", box, { textContent: scaled.length ? "Zoom and colours" : "Zoom" });
     element("p", box, { textContent: "Drag a box to zoom, drag to move. Click the map to scroll for zoom, use arrows, + and −. Double-click: as it was." });
-    const ends = f.panels.flatMap(p => Array.from(p.values).filter(Number.isFinite).map(v => share(p, v)).reduce((e, t) => [Math.min(e[0], t), Math.max(e[1], t)], [0, 1]));
+    const ends = scaled.flatMap(p => Array.from(p.values).filter(Number.isFinite).map(v => share(p, v)).reduce((e, t) => [Math.min(e[0], t), Math.max(e[1], t)], [0, 1]));
     f.ends = [Math.min(...ends), Math.max(...ends)];
-    f.sliders = ["from", "to"].map(word => {
+    f.sliders = (scaled.length ? ["from", "to"] : []).map(word => {
       const label = element("label", box, { textContent: `Colours ${word} ` });
       const slider = element("input", label, { type: "range", min: "0", max: String(FINE), step: "1" });
       slider.addEventListener("input", () => recolour(f));
@@ -253,6 +273,7 @@
       p.values = await unpack(p.values, count);
       p.error = p.error && await unpack(p.error, count);
       p.colours = bytesOf(p.colours);
+      if (p.reading) for (const name of ["maps", "rgb"]) p.reading[name] = await Promise.all(p.reading[name].map(one => unpack(one, count)));
       if (!grids.has(p.grid)) grids.set(p.grid, { at: null });
     }
     const canvas = element("canvas", figure.querySelector(".shown"), { tabIndex: 0 });
@@ -264,6 +285,21 @@
     figures.push(f);
     reset(f); read(f);
     new ResizeObserver(() => draw(f)).observe(canvas);
+  }
+
+  function enlargeButtons() { // pictures fit into the page, and become as large as their texts need
+    for (const figure of document.querySelectorAll("figure")) {
+      const button = element("button", figure.querySelector(".files"), { type: "button", textContent: "Enlarge", className: "enlarge" });
+      const turn = () => {
+        const large = figure.classList.toggle("large");
+        button.textContent = large ? "Fit to the page" : "Enlarge";
+        button.setAttribute("aria-pressed", large);
+      };
+      button.setAttribute("aria-label", `Enlarge: ${figure.querySelector("img").alt.split(". ")[0]}`);
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", turn);
+      if (!figure.classList.contains("map")) figure.querySelector("img").addEventListener("click", turn);
+    }
   }
 
   function copyButtons() {
@@ -292,6 +328,7 @@
 
   async function start() {
     copyButtons();
+    enlargeButtons();
     if (typeof DecompressionStream === "undefined") return; // an old browser shows the pictures alone
     for (const figure of document.querySelectorAll("figure.map")) await begin(figure);
     if (location.hash === "#selftest" && figures.length) selftest();

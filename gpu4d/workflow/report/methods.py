@@ -68,18 +68,37 @@ def methods(state: RunState, stages: Sequence[Stage]) -> Methods:
     ValueError
         A stage names a publication that is not in its `cites`, or that is not in `gpu4d.workflow.report.citations`.
     """
-    sentences = [_of_scan(state), f"It was analysed with gpu4d {__version__} [@gpu4d]."]
+    return numbered(" ".join([sentences(state, stages), *_of_gates(state)]))
+
+
+def methods_of_parts(parts: Sequence[tuple[str, RunState, Sequence[Stage]]]) -> Methods:
+    """Write one text for several scans of one report, a paragraph each, with one list of references.
+
+    Parameters
+    ----------
+    parts : sequence of (str, RunState, sequence of Stage)
+        The name of each scan, and as of `methods`. The record of the first holds the gates of all.
+    """
+    paragraphs = [f"{name}: {sentences(state, stages)}" for name, state, stages in parts]
+    return numbered("\n\n".join([*paragraphs, *_of_gates(parts[0][1])]))
+
+
+def sentences(state: RunState, stages: Sequence[Stage]) -> str:
+    """Return what the methods paragraph says of a scan and of the stages that ran, with the keys of citations. As of `methods`."""
+    found = [_of_scan(state), f"It was analysed with gpu4d {__version__} [@gpu4d]."]
     for stage in stages:
         said = stage.methods(state)
         wrong = [key for key in keys_in(said) if key not in stage.cites or key not in CITATIONS]
         if wrong:
             raise ValueError(f"the stage {stage.name} names {', '.join(wrong)}: a key must be in its `cites` and in the table of citations")
-        sentences.append(said)
-    sentences.append(_of_calibration(state.calibration))
+        found.append(said)
+    found.append(_of_calibration(state.calibration))
+    return " ".join(sentence for sentence in found if sentence)
+
+
+def _of_gates(state: RunState) -> list[str]:
     gates = state.record.gates
-    if gates:
-        sentences.append(f"{sum(gate.status == 'pass' for gate in gates)} of {len(gates)} quality gates were passed.")
-    return numbered(" ".join(sentence for sentence in sentences if sentence))
+    return [f"{sum(gate.status == 'pass' for gate in gates)} of {len(gates)} quality gates were passed."] if gates else []
 
 
 def keys_in(text: str) -> list[str]:

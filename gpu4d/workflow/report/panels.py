@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import numpy as np
 
 from gpu4d.plot import scales
+from gpu4d.plot.readings import Reading, reading_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,10 @@ class Panel:
     colours : (256, 3) uint8
     norm : Norm
     pixel_size, pixel_units : float, str
+    reading : Reading or None
+        What colours stand for, where the map is drawn in colours without a colour bar. `values` is then the first of its maps.
+    rgb : (nx, ny, 3) uint8 or None
+        Those colours.
     """
 
     title: str
@@ -86,6 +91,8 @@ class Panel:
     norm: Norm
     pixel_size: float
     pixel_units: str
+    reading: Reading | None = None
+    rgb: np.ndarray | None = None
 
 
 def panels_of(figure: Figure, png: Path, errors: Sequence[np.ndarray | None] = ()) -> tuple[Panel, ...]:
@@ -123,21 +130,21 @@ def _is_whole(figure: Figure, png: Path) -> bool:
 
 
 def _panel(figure: Figure, ax: Axes, error: np.ndarray | None) -> Panel | None:
-    """Return the map in a panel. None if it holds no map of numbers, such as a curve, a picture in colours, or a map of names."""
+    """Return the map in a panel. None if it holds no map of numbers, such as a curve, or a picture in colours that stand for nothing."""
     from matplotlib.colors import BoundaryNorm
 
     if len(ax.images) != 1 or not ax.get_visible():
         return None
     image = ax.images[0]
     drawn = image.get_array()
+    if drawn is not None and drawn.ndim == 3 and (reading := reading_of(ax)) is not None:
+        return _in_colours(figure, ax, np.asarray(drawn)[..., :3], reading)
     if drawn is None or drawn.ndim != 2 or 0 in drawn.shape or isinstance(image.norm, BoundaryNorm):
         return None
     norm = _norm(image.norm)
     if norm is None:
         return None
     values = np.ma.filled(np.ma.asarray(drawn, dtype=np.float64), np.nan)
-    rows, columns = values.shape
-    corners = ax.transData.transform([(-0.5, -0.5), (columns - 0.5, rows - 0.5)])
     bar = getattr(image, "colorbar", None)
     size, unit = scales.size_of(ax)
     return Panel(
@@ -145,7 +152,7 @@ def _panel(figure: Figure, ax: Axes, error: np.ndarray | None) -> Panel | None:
         units="" if bar is None else plain(bar.ax.get_ylabel()).partition(", shown to")[0].partition(", log")[0],
         values=values,
         error=None if error is None or np.shape(error) != values.shape else np.asarray(error, dtype=np.float64),
-        place=_place(figure, corners),
+        place=_place_of_map(figure, ax, values.shape),
         bar=None if bar is None else _place(figure, bar.ax.get_window_extent().get_points()),
         numbers=None if bar is None else _place(figure, bar.ax.get_tightbbox().get_points()),
         scale=_scale(figure, ax),
@@ -155,6 +162,35 @@ def _panel(figure: Figure, ax: Axes, error: np.ndarray | None) -> Panel | None:
         pixel_size=size,
         pixel_units=unit,
     )
+
+
+def _in_colours(figure: Figure, ax: Axes, drawn: np.ndarray, reading: Reading) -> Panel | None:
+    """Return a map that was drawn in colours, with the values that they stand for."""
+    if any(one.shape != drawn.shape[:2] for one in reading.maps):
+        return None
+    size, unit = scales.size_of(ax)
+    return Panel(
+        title=plain(ax.get_title(loc="left")),
+        units=plain(reading.units),
+        values=np.asarray(reading.maps[0], dtype=np.float64),
+        error=None,
+        place=_place_of_map(figure, ax, drawn.shape[:2]),
+        bar=None,
+        numbers=None,
+        scale=_scale(figure, ax),
+        text=round(TEXT / 72 / float(figure.get_size_inches()[1]), 5),
+        colours=np.zeros((0, 3), np.uint8),
+        norm=Norm("power", 0.0, 1.0, 1.0),
+        pixel_size=size,
+        pixel_units=unit,
+        reading=reading,
+        rgb=(drawn if drawn.dtype == np.uint8 else 255 * drawn + 0.5).astype(np.uint8),
+    )
+
+
+def _place_of_map(figure: Figure, ax: Axes, shape: tuple[int, ...]) -> Place:
+    """Return where the pixels of a map are in the picture."""
+    return _place(figure, ax.transData.transform([(-0.5, -0.5), (shape[1] - 0.5, shape[0] - 0.5)]))
 
 
 def _scale(figure: Figure, ax: Axes) -> Place | None:

@@ -23,7 +23,7 @@ from gpu4d.workflow.picture import DIFFRACTION, Picture
 from gpu4d.workflow.recipe import Recipe, default
 from gpu4d.workflow.record import Gate, Record
 from gpu4d.workflow.report.methods import Methods
-from gpu4d.workflow.report.panels import Panel, packed
+from gpu4d.workflow.report.panels import Panel, packed, plain
 from gpu4d.workflow.report.provenance import Provenance
 from gpu4d.workflow.report.verdict import Verdict
 
@@ -159,7 +159,16 @@ def _map_of(panel: Panel, section: str, scan_shape: tuple[int, int]) -> dict[str
         "grid": f"{axes} {rows}×{columns} {panel.pixel_size:.6g} {panel.pixel_units}",
         "values": packed(panel.values, exact=not linear),
         "error": None if panel.error is None else packed(panel.error),
+        "reading": None if panel.reading is None else _reading_of(panel),
     }
+
+
+def _reading_of(panel: Panel) -> dict[str, Any]:
+    """Return what the colours of a map stand for, as the page's script takes it: values, and the colours of zoomed maps."""
+    assert panel.reading is not None and panel.rgb is not None
+    rgb = [packed(np.asarray(panel.rgb[..., k], dtype=np.float64)) for k in range(3)]
+    maps = [packed(one) for one in panel.reading.maps]
+    return {"kind": panel.reading.kind, "names": [plain(name) for name in panel.reading.names], "maps": maps, "rgb": rgb}
 
 
 def _gate_row(gate: Gate) -> dict[str, str]:

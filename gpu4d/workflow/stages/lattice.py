@@ -23,6 +23,7 @@ MOST = 8  # lattices of a scan that are named
 LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
 OF_PATTERNS = "likelihood"  # `LatticeFit.weights` of a fit to whole patterns
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
+VECTORS = ("g1 qx", "g1 qy", "g2 qx", "g2 qy")  # planes of the fitted lattices in a result
 NAMES = {
     "twin": "twins",
     "rotated": "rotated grains",
@@ -98,6 +99,8 @@ class LatticeFit(Stage):
             record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
         if np.asarray(fit.mask).any():
             state.keep("lattice_fit", fit)
+            vectors = vectors_of_positions(fit, several), "lattice vectors", "px", state.calibration.r_pixel, VECTORS
+            state.save("lattice_vectors", RealSlice.calibrated(*vectors))
             self._sharpness_gate(state, fit)
             self._warn_of_ellipse(state, fit)
 
@@ -215,6 +218,25 @@ class LatticeFit(Stage):
         share = residual / radius
         said = f"disks lie {residual:.3f} px rms from the local lattice (median), {share:.2g} of their radius"
         state.record.measure("sharpness", share, said)
+
+
+def vectors_of_positions(fit: Any, several: Any) -> np.ndarray:
+    """Return g1 and g2 of the lattice that explains each position, as planes (4, Rx, Ry) in detector pixels. NaN where there is none.
+
+    Parameters
+    ----------
+    fit : LatticeFit
+        Of the first lattice.
+    several : LatticesFit or None
+        Where there are several lattices, with which of them explains a position.
+    """
+    vectors = np.concatenate([np.asarray(fit.g1), np.asarray(fit.g2)], axis=-1)
+    if several is not None:
+        label = np.asarray(several.label)
+        vectors = np.where(label[..., None] < 0, np.nan, vectors)
+        for k in range(1, len(several)):
+            vectors[label == k] = np.concatenate([np.asarray(several[k].g1), np.asarray(several[k].g2)], axis=-1)[label == k]
+    return np.moveaxis(vectors, -1, 0).copy()
 
 
 def _elsewhere(several: Any) -> np.ndarray:

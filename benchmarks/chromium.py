@@ -1,4 +1,4 @@
-"""A headless Chromium that tests click and drag in, by its own protocol (CDP) over a WebSocket. No package is needed."""
+"""Click and drag in a headless Chromium, by its own protocol (CDP) over a WebSocket. No package is needed. Tests use it too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CODES = {"Enter": 13, "Tab": 9}  # of keys that do something by themselves: press a button, move the focus
 PATIENCE = 60  # seconds for a browser to start, or for a page to come to a state
 
 
@@ -141,8 +142,10 @@ class Browser:
 
     def key(self, name: str, shift: bool = False) -> None:
         """Press a key and let it go."""
+        more = {"windowsVirtualKeyCode": CODES[name]} if name in CODES else {}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, modifiers=8 * shift)
+            text = {"text": "\r"} if name == "Enter" and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, modifiers=8 * shift, **more, **text)
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Write what is seen as a PNG file; with `whole` all of the page."""
