@@ -3,50 +3,10 @@
 import functools
 import importlib.util
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-MADE = ("docs/generated", "docs/_build")  # by sphinx-build
-PAGES = sorted(
-    str(page.relative_to(CHECKOUT))
-    for page in (CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"))
-    if not str(page.relative_to(CHECKOUT)).startswith(MADE)
-)
-# Programs of shells, schedulers and version control: what they take is not ours to check.
-OTHERS = {"dask", "do", "done", "export", "git", "mypy", "printf", "ruff", "sbatch", "source", "srun", "sleep", "while", "xdg-open"}
-FOR_CALLS = ("gpu4d", "pytest", "pip", "python", "python3", "sphinx-build")  # what a command in a sentence begins with
-
-
-def blocks(text: str) -> list[str]:
-    """Lines of fenced blocks for shells, and of blocks that are indented outside of any fence. Continued lines are one."""
-    lines: list[str] = []
-    fence = None
-    for line in text.replace("\\\n", " ").splitlines():
-        if mark := re.match(r"\s*```(\w*)", line):
-            fence = None if fence is not None else mark[1]
-        elif fence in ("sh", "console", "bash") or (fence is None and re.match(rf"    (?:{'|'.join(FOR_CALLS)}) ", line)):
-            lines.append(line.strip())
-    return lines
-
-
-def commands(page: str) -> Iterator[tuple[bool, list[str]]]:
-    """Yield the words of each command of a page, and whether it stands in a sentence. There, … stands for what the reader knows."""
-    text = (CHECKOUT / page).read_text(encoding="utf-8")
-    outside = re.sub(r"^\s*```.*?^\s*```", "", text, flags=re.S | re.M)
-    inline = re.findall(rf"(?<!`)`((?:\.venv/bin/)?(?:{'|'.join(FOR_CALLS)}) [^`…]+)`(?!`)", outside)
-    for in_sentence, lines in ((False, blocks(text)), (True, inline)):
-        for part in (part for line in lines for part in re.split(r"\s+(?:&&|\|)\s+", line)):
-            words = shlex.split(part, comments=True)
-            while words and (words[0] == "$" or re.match(r"[A-Z_]+=", words[0])):  # a prompt, and variables for one command
-                words = words[1:]
-            if words:
-                yield in_sentence, [words[0].removeprefix(".venv/bin/"), *words[1:]]
-
+from page_commands import CHECKOUT, OTHERS, PAGES, commands, parts
 
 @functools.cache
 def group():
@@ -130,12 +90,12 @@ CHECKS = {
 def test_their_commands_are_accepted(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrong = []
-    for in_sentence, (program, *words) in commands(page):
+    for program, words, in_sentence, _ in commands(page):
         if program in OTHERS or "=" in program:
             continue
         assert program in CHECKS, f"{page}: say in this file what {program} takes"
         try:
-            CHECKS[program](words)
+            CHECKS[program]([*words])
         except Exception as error:
             if in_sentence and re.search("Missing parameter|requires an argument", str(error)):
                 continue  # a sentence may name a command or a flag without its values
@@ -155,8 +115,8 @@ def test_wrong_commands_are_found(tmp_path):
     ):
         with pytest.raises(AssertionError):
             check(words)
-    text = "a\n```sh\npip x  # y\ngpu4d run a \\\n  --bin 2\n```\n    gpu4d info b\n```python\n    gpu4d run c\n```\n"
-    assert blocks(text) == ["pip x  # y", "gpu4d run a    --bin 2", "gpu4d info b"]
+    text = "a\n```sh\npip x  # y\ngpu4d run a \\\n  --bin 2\n```\n    gpu4d info b\n`gpu4d view c`\n```python\n    gpu4d run c\n```\n"
+    assert [*parts(text)] == [(False, "pip x  # y"), (False, "gpu4d run a    --bin 2"), (False, "gpu4d info b"), (True, "gpu4d view c")]
 
 
 QUESTIONS = [page for page in PAGES if page.startswith("docs/questions/")]
