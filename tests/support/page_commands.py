@@ -1,5 +1,6 @@
 """The commands of README and of the pages, in the order in which a reader meets them."""
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -61,3 +62,34 @@ def commands(page: str) -> Iterator[Command]:
                 words = words[1:]
             if words:
                 yield Command(words[0].removeprefix(".venv/bin/"), tuple(words[1:]), in_sentence, line)
+
+
+@functools.cache
+def group():
+    from gpu4d.cli import _commands
+
+    return _commands()
+
+
+def check_gpu4d(words: list[str]) -> None:
+    """Read a command line as the program reads it, and put its settings into a recipe. Nothing is run."""
+    import click
+
+    from gpu4d.cli_flags import FLAGS, with_flags
+
+    command, name = group(), "gpu4d"
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        name, *words = words
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    if isinstance(command, click.Group):
+        if command.invoke_without_command:
+            command.make_context(name, list(words))
+            return
+        assert set(words) <= {"--help", "--version", "-h"}, words
+        return
+    if "--help" in words:
+        return
+    context = command.make_context(name, list(words))
+    if name in ("run", "calibrate"):
+        with_flags(None, {k: v for k, v in context.params.items() if k in FLAGS or k in ("energy", "q_pixel", "semiangle")})
