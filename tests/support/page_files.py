@@ -1,11 +1,13 @@
 """The files of which pages speak: small simulated scans under the names on the page, and what goes with them."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
+from page_commands import CHECKOUT
 
 import gpu4d
 from gpu4d.simulate import Simulated
@@ -56,6 +58,11 @@ def second_crystal(path: Path) -> None:
 def thin_object(path: Path) -> None:
     """A thin object, for DPC and ptychography."""
     _write(path, _thin())
+
+
+def known_object(path: Path) -> None:
+    """A thin object in an EMD file that says energy, semi-angle and step."""
+    gpu4d.save(path, {"datacube": _thin().cube})
 
 
 def glass(path: Path) -> None:
@@ -177,3 +184,35 @@ def copy_of(original: Path) -> Maker:
         path.write_bytes(original.read_bytes())
 
     return make
+
+
+def block_of(page: str, begin: str) -> Maker:
+    """The block of a page that begins with these words."""
+
+    def make(path: Path) -> None:
+        blocks = re.findall(r"```\w*\n(.*?)```", (CHECKOUT / page).read_text(encoding="utf-8"), re.S)
+        (content,) = [block for block in blocks if block.startswith(begin)]
+        path.write_text(content, encoding="utf-8")
+
+    return make
+
+
+OXIDE = text(
+    """data_MgO
+_cell_length_a 4.212
+_cell_length_b 4.212
+_cell_length_c 4.212
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Mg1 Mg 0 0 0
+O1 O 0.5 0.5 0.5
+"""
+)
