@@ -7,6 +7,7 @@ import tomllib
 import pytest
 from page_commands import CHECKOUT, OTHERS, PAGES, check_gpu4d, commands, parts
 
+
 def check_pip(words: list[str]) -> None:
     """Extras of gpu4d that are installed exist."""
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]

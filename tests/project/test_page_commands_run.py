@@ -5,7 +5,6 @@ command that stands on several pages beside the same files runs once. What does 
 """
 
 import http.cookiejar
-import json
 import os
 import re
 import shutil
@@ -82,7 +81,6 @@ SMALLER = {
     "--structure Au": "--structure Au --crop 0,4,0,4",
 }
 RESULT = CHECKOUT / "benchmarks" / "results" / "bench-S-amd-epyc-2-cores-20261201.json"
-ALONE = (".toml", ".json")  # files that commands write, and read again
 # Files that pages speak of. A page of its own list comes first.
 USUAL = {
     "scan.h5": files.crystal,
@@ -152,11 +150,6 @@ sys.argv = ["gpu4d", *WORDS]
 webbrowser.open = click.launch = lambda *_, **__: True
 render_none()
 from gpu4d.cli import run_command
-import atexit, time, os
-_exit = os._exit
-def leave(code):
-    t = os.times(); open("/tmp/cpu.log", "a").write(f"{t.user+t.system+t.children_user+t.children_system:.2f} {sys.argv[1:]}\\n"); _exit(code)
-os._exit = leave
 
 sys.exit(run_command(sys.argv[1:]))
 """
@@ -319,7 +312,9 @@ def stand_in(place: Path, name: str, script: str) -> None:
 def bash(line: str, folder: Path, programs: Path, kitchen: Kitchen) -> str:
     """Run a line of a shell with these programs before all others, and return what it says."""
     environment = kitchen.environment | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
