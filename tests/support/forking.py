@@ -1,8 +1,8 @@
 """Runs Python code in forks of one process that has imported what the code needs, because imports take most of the time of short code.
 
 ``python forking.py MODULE…`` imports these modules too. It reads a line of JSON for each piece: the folder to run in, the code, and a file
-for what it prints. It answers each with a line, the exit code. A fork is a process of its own: nothing that the code changes is left for the
-next piece.
+for what it prints. It answers each with a line, the exit code. A fork is a process of its own: nothing that the code changes is left
+for the next piece.
 """
 
 import importlib

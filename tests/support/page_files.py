@@ -1,6 +1,7 @@
 """The files of which pages speak: small simulated scans under the names on the page, and what goes with them."""
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,10 @@ def _write(path: Path, made: Simulated, **others: np.ndarray) -> None:
                 file[f"truth/{name}"] = made.truth[name]
         for name, value in others.items():
             file[name] = value
+
+
+def none(path: Path) -> None:
+    """No file: a command of the page writes it."""
 
 
 def crystal(path: Path) -> None:
@@ -123,20 +128,20 @@ def row_of_frames(path: Path) -> None:
 
 
 def rings(path: Path) -> None:
-    """Rings of polycrystalline gold on 0.02 1/Å: many grains at each position."""
+    """Rings of polycrystalline gold, the detector and its pixels as those of the crystal."""
     rng = np.random.default_rng(0)
-    x, y = np.arange(128)[:, None] - 63.5, np.arange(128) - 63.5
+    x, y = np.arange(96)[:, None] - 47.5, np.arange(96) - 47.5
     r = np.hypot(x, y)
     expected = 40 * np.exp(-((r / 2.5) ** 8)) + 0.02
     for root, strength in ((3, 1.0), (4, 0.6), (8, 0.5), (11, 0.5)):
-        expected = expected + 1.5 * strength * np.exp(-(((r - np.sqrt(root) / 4.0782 / 0.02) / 1.6) ** 2))
+        expected = expected + 1.5 * strength * np.exp(-(((r - np.sqrt(root) / 4.0782 / 0.0199) / 1.6) ** 2))
     with h5py.File(path, "w") as file:
-        file["scan"] = rng.poisson(expected, (6, 6, 128, 128)).astype(np.uint16)
+        file["scan"] = rng.poisson(expected, (6, 6, 96, 96)).astype(np.uint16)
 
 
-def merlin(path: Path) -> None:
+def merlin(path: Path, tiles: int = 1) -> None:
     """A scan of the phase object as Merlin writes it: big numbers first, the last row of each pattern first, text beside it."""
-    scan = _thin().cube.source.array
+    scan = np.tile(_thin().cube.source.array, (tiles, tiles, 1, 1))
     rows, columns, height, width = scan.shape
     with open(path, "wb") as file:
         for number, pattern in enumerate(scan.reshape(-1, height, width), 1):
@@ -144,6 +149,11 @@ def merlin(path: Path) -> None:
             file.write((fields + "0,0,0,0,").encode().ljust(384, b"\0") + pattern[::-1].astype(">u2").tobytes())
     lines = ["HDR,\t", f"Frames in Acquisition (Number):\t{rows * columns}", f"Frames per Trigger (Number):\t{columns}", "End\t"]
     path.with_suffix(".hdr").write_bytes("\r\n".join(lines).encode().ljust(2048))
+
+
+def large_merlin(path: Path) -> None:
+    """One of 64 × 64 positions."""
+    merlin(path, tiles=4)
 
 
 def plain_numbers(path: Path) -> None:
@@ -182,6 +192,19 @@ def copy_of(original: Path) -> Maker:
 
     def make(path: Path) -> None:
         path.write_bytes(original.read_bytes())
+
+    return make
+
+
+def other_machine(original: Path, label: str) -> Maker:
+    """A result of the benchmark as another machine would give it."""
+
+    def make(path: Path) -> None:
+        from gpu4d.benchmarks.suite.result import own_hash
+
+        result = json.loads(original.read_text(encoding="utf-8"))
+        result["machine"]["label"] = label
+        path.write_text(json.dumps(result | {"hash": own_hash(result)}), encoding="utf-8")
 
     return make
 
