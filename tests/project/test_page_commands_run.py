@@ -75,7 +75,10 @@ SMALLER = {
     "--every 30 --until-idle 3600": "--every 0.2 --until-idle 1",
     "/data/today": "data/today",
     "--workers 4": "--workers 2",
-    "--structure Au": "--structure Au --crop 0,4,0,4",
+    "scan.h5 --structure Au": "scan.h5 --crop 0,4,0,4 --structure Au",
+    "grains.h5 --structure Au": "grains.h5 --crop 0,4,0,4 --structure Au",
+    "orientation.h5 --structure Au": "orientation.h5 --crop 0,4,0,4 --structure Au",
+    "--reference crystal": "--crop 0,4,0,4 --reference crystal",
 }
 RESULT = CHECKOUT / "benchmarks" / "results" / "bench-S-amd-epyc-2-cores-20261201.json"
 # Files that pages speak of. A page of its own list comes first.
