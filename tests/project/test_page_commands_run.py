@@ -35,7 +35,6 @@ NOT_RUN = {
     "pytest": "it is this program; .ci/run runs README's line and the slow tests",
     "sphinx-build": ".ci/run builds the site",
     "git": "changes the checkout",
-    "gpu4d demo": "five_commands below, and .ci/run by README's line",
     "gpu4d warm": "compiles for minutes; tests/workflow/test_prepare.py",
     "gpu4d bench run": "a minute and more; tests/benchmarks/test_suite_run.py runs it with the smallest inputs",
     "gpu4d bench kernels": "minutes; tests/benchmarks/test_benchmarks.py runs it with the smallest inputs",
@@ -282,9 +281,8 @@ def test_commands_of_a_page_run(page: str, tmp_path: Path, kitchen: Kitchen) -> 
         if command.program == "printf":
             (tmp_path / command.words[2]).write_text(command.words[0].replace("\\n", "\n"), encoding="utf-8")
             continue
-        for earlier in tmp_path.glob("*-gpu4d"):  # commands below each other are often alternatives
-            if "-o" not in command.words and command.words[0] == "run" and str(earlier.name) not in command.text:
-                shutil.rmtree(earlier)
+        if command.words[0] == "run" and "-o" not in command.words:  # commands below each other are often alternatives
+            shutil.rmtree(tmp_path / f"{Path(command.words[1]).stem}-gpu4d", ignore_errors=True)
         before = time.monotonic()
         code, said = kitchen.once(command, page, tmp_path)
         print(f"{time.monotonic() - before:6.1f} s  {code}  {command.text}\n{said[-600:]}")
@@ -364,7 +362,7 @@ def test_five_commands_from_nothing_to_a_report(tmp_path: Path, kitchen: Kitchen
     assert len(block) == 5 and "pip install" in block[0] and all(line.startswith("gpu4d ") for line in block[1:])
     for line in block[1:]:
         (command,) = [one for one in commands("docs/tutorials/first-scan.md") if one.line == line]
-        code, said = kitchen.run("gpu4d", [*command.words], tmp_path)
+        code, said = kitchen.once(command, "docs/tutorials/first-scan.md", tmp_path)
         assert code == 0, f"{line}: {said}"
     assert "Strain" in said
     assert b"<html" in (tmp_path / "result" / "report.html").read_bytes()[:200].lower()
