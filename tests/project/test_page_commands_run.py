@@ -365,4 +365,4 @@ def test_five_commands_from_nothing_to_a_report(tmp_path: Path, kitchen: Kitchen
         code, said = kitchen.once(command, "docs/tutorials/first-scan.md", tmp_path)
         assert code == 0, f"{line}: {said}"
     assert "Strain" in said
-    assert b"<html" in (tmp_path / "result" / "report.html").read_bytes()[:200].lower()
+    assert b"<html" in (tmp_path / "first-result" / "report.html").read_bytes()[:200].lower()
