@@ -164,7 +164,7 @@ def load_images(spec: str, most: int = 1000) -> np.ndarray:
     ----------
     spec : str
         A `.npy` file or an HDF5 file with an image (nx, ny), a stack (n, nx, ny), or a scan (Rx, Ry, nx, ny). If the HDF5 file holds
-        several, write the dataset's path after a colon.
+        several, write the dataset's path after a colon; the only image needs none, and without images the only stack or scan.
     most : int
         Largest number of images, so that a scan named by mistake does not fill the memory.
 
@@ -196,7 +196,7 @@ def load_images(spec: str, most: int = 1000) -> np.ndarray:
             raise InputError(f"{path}: not a readable .npy file ({reason(error)})") from error
         return _as_images(data, spec, most)
     with opening(path), open_file(path) as file, reading(path, inside or "/"):
-        return _as_images(_image_dataset(file, inside), spec, most)
+        return _as_images(_image_dataset(file, inside, stacks=True), spec, most)
 
 
 def _as_images(data: Any, spec: str, most: int) -> np.ndarray:
@@ -217,7 +217,8 @@ def split_path(spec: str) -> tuple[str, str]:
     return (head, "/" + tail) if colon and len(head) > 1 and not os.path.exists(spec) else (spec, "")
 
 
-def _image_dataset(file: h5py.File, inside: str) -> h5py.Dataset:
+def _image_dataset(file: h5py.File, inside: str, stacks: bool = False) -> h5py.Dataset:
+    """Return the dataset of this path, or the only image. With `stacks`, the only stack or scan of a file without an image, too."""
     where = shown(file.filename)
     if inside:
         item = found(file, inside)
@@ -227,8 +228,12 @@ def _image_dataset(file: h5py.File, inside: str) -> h5py.Dataset:
             raise InputError(f"{where}: no dataset {inside!r}; {Contents.of(file).words()}")
         return item
     held = Contents.of(file)
-    images = {p: d for p, d in held.datasets.items() if d.shape is not None and d.ndim == 2}
-    images = {p: d for p, d in images.items() if (kind := value_type(d)) is not None and kind.kind in "biuf"}
+    numbers = {
+        p: d for p, d in held.datasets.items() if d.shape is not None and (kind := value_type(d)) is not None and kind.kind in "biuf"
+    }
+    images = {p: d for p, d in numbers.items() if d.ndim == 2}
+    if stacks and not images:
+        images = {p: d for p, d in numbers.items() if d.ndim in (3, 4)}
     if len(images) != 1:
         what = f"{len(images)} images: {listed(images)}" if images else f"no image: {held.words()}"
         raise InputError(f"{where} holds {what}. Name one as {where}:/path")

@@ -458,6 +458,9 @@ def test_load_images(tmp_path, generator):
         got = load_images(f"{tmp_path / 'a.h5'}:/{name}")
         np.testing.assert_array_equal(got, expected)
         assert got.dtype.isnative
+    with h5py.File(tmp_path / "darks.h5", "w") as file:
+        file["frames"] = data[0]
+    np.testing.assert_array_equal(load_images(str(tmp_path / "darks.h5")), data[0], "the only stack of a file needs no path")
     np.save(tmp_path / "a.npy", data)
     np.testing.assert_array_equal(load_images(str(tmp_path / "a.npy")), data.reshape(6, 5, 6))
     for spec, words in (

@@ -15,10 +15,10 @@ CUBE = "import numpy as np, gpu4d\ncube = gpu4d.DataCube(np.ones((8, 8, 16, 16),
 
 
 @pytest.fixture
-def execute(checkout, tmp_path, monkeypatch):
+def execute(checkout, tmp_path, monkeypatch, need):
     """Executes cells in a kernel, and returns the outputs of each."""
     for name in ("nbclient", "nbformat", "ipykernel"):
-        pytest.importorskip(name, reason=f"{name} is not installed: pip install nbclient nbformat ipykernel")
+        need(name)
     import nbformat
     from nbclient import NotebookClient
 
