@@ -11,10 +11,11 @@ from gpu4d import physics
 from gpu4d.data.calibration import LEAST_RADIUS
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.probe import Disk
+from gpu4d.workflow.gates import BY_KEY, PASS, judged
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
-from gpu4d.workflow.stages.origin import MAX_MISFIT, MAX_MISFIT_SHARE
+from gpu4d.workflow.stages.origin import SMALL_DISK
 
 DESCAN = 0.5  # px over the scan: a smaller descan cannot be seen in a virtual image
 RIM = 0.1  # px: the rim of an aperture is blurred by aberrations and pixels, so that its radius is not defined better than this
@@ -53,8 +54,8 @@ class CalibrateDisk(Stage):
         vacuum, trial = state.get("vacuum_disk"), state.get("trial")
         if vacuum is None or trial is None or trial.origin is None:
             return None
-        off = float(np.hypot(*trial.origin.residual))
-        if trial.lattice is None and (trial.surface is None or off > max(MAX_MISFIT, MAX_MISFIT_SHARE * vacuum.radius)):
+        rule, off = BY_KEY["origin_surface"], float(np.hypot(*trial.origin.residual)) / max(SMALL_DISK, vacuum.radius)
+        if trial.lattice is None and (trial.surface is None or judged(off, rule.warn, rule.fail) != PASS):
             return None
         x, y = np.nanmean(trial.origin.fitted, axis=(0, 1))
         state.record.decide(
