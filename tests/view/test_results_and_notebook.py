@@ -17,7 +17,6 @@ from gpu4d.view import open_view, view_of, widget
 from gpu4d.view.answers import Answers
 from gpu4d.view.widget import reply
 
-
 NAMES = ["bf", *(f"lattice vectors {plane}" for plane in ("g1 qx", "g1 qy", "g2 qx", "g2 qy")), "strain e_xx", "strain e_yy"]
 
 
