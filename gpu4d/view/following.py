@@ -145,14 +145,14 @@ class _Edge(NamedTuple):
     @classmethod
     def of(cls, images: PixelImages, detector: Detector, shifts: np.ndarray, rest: np.ndarray, ellipse: Ellipse | None) -> _Edge:
         shape, places = images.detector_shape, centres(detector, shifts).reshape(-1, 2)
-        x, y = np.indices(shape).reshape(2, -1)
-        deep, reach = depth(detector, x - detector.center[0], y - detector.center[1], ellipse), _reach(shifts, ellipse)
+        (cx, cy), (x, y) = detector.center_for(shape), np.indices(shape).reshape(2, -1)
+        deep, reach = depth(detector, x - cx, y - cy, ellipse), _reach(shifts, ellipse)
         valid = np.ones(x.shape, bool) if images.valid is None else images.valid.ravel()
         # A NaN cannot be taken away again, so sums of floats begin with pixels that are inside everywhere.
         inside = rest.ravel() if images.whole_numbers else valid & (deep > reach)
         edge = np.flatnonzero(valid & (np.abs(deep) <= reach))
         if isinstance(images.stack, np.ndarray):
-            rows, values = edge, images.stack
+            rows, values = edge, np.asarray(images.stack)
         else:
             some = arrays.namespace(images.stack).take(images.stack, arrays.from_numpy(edge, images.stack), axis=0)
             rows, values = np.arange(edge.size), arrays.to_numpy(some)

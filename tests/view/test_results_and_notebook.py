@@ -17,6 +17,8 @@ from gpu4d.view import open_view, view_of, widget
 from gpu4d.view.answers import Answers
 from gpu4d.view.widget import reply
 
+NAMES = ["bf", *(f"lattice vectors {plane}" for plane in ("g1 qx", "g1 qy", "g2 qx", "g2 qy")), "strain e_xx", "strain e_yy"]
+
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory, counts):
@@ -36,6 +38,13 @@ def result(tmp_path_factory, counts):
         "mean_pattern": gpu4d.DiffractionSlice(np.ones((20, 24))),
         "braggvectors": gpu4d.PointListArray(2 * ends, {"qx": x / 20, "qy": x / 18, "intensity": np.ones(198)}, (9, 11)),
         "strain_reference": gpu4d.PointList({"qx": np.array([6.0, 0.5]), "qy": np.array([0.25, 7.0])}),
+        "lattice_vectors": gpu4d.RealSlice.calibrated(
+            np.arange(4.0)[:, None, None] + 10 * np.arange(99).reshape(9, 11),
+            "lattice vectors",
+            "px",
+            step,
+            ("g1 qx", "g1 qy", "g2 qx", "g2 qy"),
+        ),
         "calibration": calibration,
     }
     gpu4d.save(folder / "result.h5", items)
@@ -45,8 +54,9 @@ def result(tmp_path_factory, counts):
 def test_a_result_brings_its_maps_disks_and_lattice(result, counts):
     for path in (result, result / "result.h5"):
         view = open_view(path)
-        assert list(view.maps) == ["bf", "strain e_xx", "strain e_yy"]  # not those of another grid
+        assert list(view.maps) == NAMES  # not those of another grid
         assert np.array_equal(view.pattern(2, 3), counts.source.array[2, 3])
+    assert view.drawn_at(1, 2)["lattice"] == [[130.0, 131.0], [132.0, 133.0]]
     assert view.overlays.lattice.tolist() == [[6.0, 0.25], [0.5, 7.0]]
     drawn = view.drawn_at(1, 2)
     assert drawn["origin"] == [9.5, 12.0] and np.allclose(drawn["disks"], [[26 / 20, 26 / 18], [27 / 20, 27 / 18]])
@@ -58,7 +68,7 @@ def test_a_result_brings_its_maps_disks_and_lattice(result, counts):
 def test_a_renamed_result_is_known_by_its_content(result):
     other = result / "other.h5"
     other.write_bytes((result / "result.h5").read_bytes())
-    assert list(open_view(other).maps) == ["bf", "strain e_xx", "strain e_yy"]
+    assert list(open_view(other).maps) == NAMES
 
 
 def test_a_result_without_its_scan_says_what_to_do(result):

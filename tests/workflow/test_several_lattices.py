@@ -26,6 +26,11 @@ def test_twins_are_named_and_mapped_and_strain_is_that_of_one_of_them():
     assert (
         "twin of lattice 0" in figures["Lattice 1"][1] and f"{100 * np.mean(label == 1):.0f} % of the positions" in figures["Lattice 1"][1]
     )
+    planes, fits = np.asarray(state.products["lattice_vectors"]), state["lattices_fit"]
+    assert np.isnan(planes[:, label < 0]).all()
+    for k, fit in enumerate(fits):  # each position has the vectors of the lattice that explains it best
+        np.testing.assert_array_equal(planes[:2, label == k], np.asarray(fit.g1)[label == k].T)
+        np.testing.assert_array_equal(planes[2:, label == k], np.asarray(fit.g2)[label == k].T)
     ((picture, drawn),) = LatticeFit().pictures(state)
     texts = [text.get_text() for text in figure_of(drawn).legends[0].get_texts()]
     assert picture.name == "which_lattice" and any("twin" in text for text in texts) and any("dots" in text for text in texts)
