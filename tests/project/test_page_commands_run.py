@@ -205,7 +205,7 @@ class Kitchen:
 
     def once(self, command: Command, page: str, folder: Path) -> tuple[int, str]:
         """Run a command, or take what it wrote for another page with the same files."""
-        there = tuple(name for name, make in OF_A_PAGE.get(page, {}).items() if (folder / name).exists() and USUAL.get(name) is not make)
+        there = tuple(name for name, make in OF_A_PAGE.get(page, {}).items() if name in command.text and USUAL.get(name) is not make)
         key = (command.text, *there, page if there else "")
         if key not in self.done:
             before = set(folder.iterdir())
