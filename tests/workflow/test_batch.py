@@ -16,13 +16,13 @@ from kept_runs import tiny_scan
 import gpu4d
 from gpu4d.cli import run_command
 from gpu4d.errors import InputError
+from gpu4d.workflow import content
 from gpu4d.workflow.batch import many, plan_batch, plan_table
 from gpu4d.workflow.batch.arriving import Arrivals, is_written
 from gpu4d.workflow.batch.find import files_of, folders_not_looked_into, look_at
 from gpu4d.workflow.batch.many import BatchOptions, run_batch
 from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, WAITING, Outcome, analyse_apart
 from gpu4d.workflow.batch.overview import page, read_table, table
-from gpu4d.workflow.keeping import identity
 from gpu4d.workflow.recipe import Recipe
 
 
@@ -168,9 +168,9 @@ def test_a_scan_is_analysed_again_if_a_file_beside_it_changes(tmp_path, quick):
 
 def test_exact_sees_a_change_that_hides_between_the_blocks(tmp_path, quick, monkeypatch):
     """Of a large file blocks are compared. Here every file is large, and blocks are small."""
-    monkeypatch.setattr(identity, "WHOLE", 0)
-    monkeypatch.setattr(identity, "BLOCK", 1)
-    monkeypatch.setattr(identity, "BLOCKS", 2)
+    monkeypatch.setattr(content, "WHOLE", 0)
+    monkeypatch.setattr(content, "BLOCK", 1)
+    monkeypatch.setattr(content, "BLOCKS", 2)
     path, scan = tmp_path / "one.npy", tiny_scan()
     changed = scan.copy()
     changed[1, 1, 1, 1] += 1

@@ -110,7 +110,7 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     >>> record = Record()
     >>> gate = record.measure("sharpness", 0.1, "0.4 px rms from the lattice, 0.1 of the radius")
     >>> verdict(record, Calibration(), {}, preview=False, measured=True).sentence
-    'Yes. Every check was passed, and there is nothing to warn of.'
+    'Yes. Every check was passed, and there is no warning.'
     """
     reasons: list[Why] = []
     if preview:
