@@ -263,6 +263,22 @@ def test_a_file_is_taken_when_it_has_stopped_growing(tmp_path):
     assert arrivals.settled(path)
 
 
+def test_a_scan_in_several_files_waits_for_all_of_them(tmp_path):
+    """The master file of a detector is written first, and the files with its frames grow."""
+    master, frames, other = tmp_path / "scan_master.h5", tmp_path / "scan_data_000001.h5", tmp_path / "another.h5"
+    arrivals = Arrivals(0.05)
+    for path in (master, frames, other):
+        path.write_bytes(bytes(10))
+    assert not arrivals.settled(master)
+    time.sleep(0.06)
+    other.write_bytes(bytes(20))
+    assert arrivals.settled(master), "another scan is no part of it"
+    frames.write_bytes(bytes(20))
+    assert not arrivals.settled(master), "its frames grew"
+    time.sleep(0.06)
+    assert arrivals.settled(master)
+
+
 def test_an_hdf5_file_that_is_open_for_writing_waits(tmp_path):
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w", libver="latest") as file:

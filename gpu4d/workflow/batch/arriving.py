@@ -1,4 +1,4 @@
-"""Tell whether a file that has just appeared is complete: its size stays, and no program has it open for writing."""
+"""Tell whether a scan that has just appeared is complete: the sizes of its files stay, and no program has them open for writing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import h5py
+
+from gpu4d.workflow.keeping.identity import files_of_scan
 
 HDF5_HEAD = b"\x89HDF\r\n\x1a\n"
 
@@ -24,23 +26,26 @@ class Arrivals:
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # what was seen, and since when
 
     def settled(self, path: Path) -> bool:
-        """Return True if a file, or all of a folder, has not changed for a while and is not open for writing."""
-        now, state = time.monotonic(), _state(path)
+        """Return True if the files of a scan, or of a folder, have not changed for a while and none is open for writing."""
+        now, state = time.monotonic(), state_of(path)
         before = self._seen.get(path)
         if before is None or before[0] != state:
             self._seen[path] = (state, now)
             return False
-        return now - before[1] >= self.still and not is_written(path)
+        return now - before[1] >= self.still and not any(is_written(file) for file in _files(path))
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Return the bytes of a file or folder, and the time of its last change."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+def state_of(path: Path) -> tuple[int, int]:
+    """Return the bytes of a scan with the files beside it that belong to it, or of a folder, and the time of the last change."""
     try:
-        about = [p.stat() for p in files]
+        about = [p.stat() for p in _files(path)]
     except OSError:  # it goes away, or a part of it is being renamed
         return (-1, time.monotonic_ns())
     return sum(one.st_size for one in about), max((one.st_mtime_ns for one in about), default=0)
+
+
+def _files(path: Path) -> list[Path]:
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else files_of_scan(path)
 
 
 def is_written(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpu4d.errors import InputError
 from gpu4d.io import leftovers
-from gpu4d.workflow.batch.arriving import Arrivals
+from gpu4d.workflow.batch.arriving import Arrivals, state_of
 from gpu4d.workflow.batch.find import TABLE, Found, files_of, folders_not_looked_into, look_at
 from gpu4d.workflow.batch.one_run import DONE, FAILED, SKIPPED, UNCHANGED, WAITING, Outcome, analyse_apart
 from gpu4d.workflow.batch.overview import PAGE, read_table, write_overview
@@ -232,9 +232,9 @@ def _watch(given: Sequence[str], batch: _Batch) -> None:
     batch.say(f"watching {', '.join(given)}: Ctrl-C ends it")
     while True:
         files = files_of(given, batch.out, options.recursive)
-        new = [path for path in files if taken.get(path) != _stamp(path)]
+        new = [path for path in files if taken.get(path) != state_of(path)]
         ready = [path for path in new if arrivals.settled(path)]
-        taken.update((path, _stamp(path)) for path in ready)
+        taken.update((path, state_of(path)) for path in ready)
         for found in (one for one in look_at(files) if one.path in ready):
             number += 1
             if batch.take(found, f"[{number}]").status == FAILED and options.stop_on_error:
@@ -246,12 +246,3 @@ def _watch(given: Sequence[str], batch: _Batch) -> None:
             return
         if not ready:
             time.sleep(min(options.every, options.until_idle or options.every))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is written again. Zeros if it is gone."""
-    try:
-        about = path.stat()
-        return about.st_size, about.st_mtime_ns
-    except OSError:
-        return 0, 0
