@@ -37,6 +37,8 @@ class GateRule:
         Why the limits have these values.
     source : str
         Section of the guide. Empty for a gate that the guide has not.
+    set_aside : bool
+        True if what fails this gate is not used, so that no result of the run rests on it.
     """
 
     key: str
@@ -49,6 +51,7 @@ class GateRule:
     action: str
     reason: str
     source: str = ""
+    set_aside: bool = False
 
     @property
     def two_sided(self) -> bool:
