@@ -126,6 +126,13 @@ RULES = (
         "the gradient of a phase has no curl; noise alone has 50 %", "10.2, Q10",
     ),
     GateRule(
+        "dpc_rotation", "Error of the rotation found by DPC", AFTER_DPC, "standard error of the rotation of least curl", "°",
+        (None, 3.0), (None, 15.0),
+        "measure the rotation with shadow images or a standard (`gpu4d calibrate`), and give --rotation: a phase from side bands of "
+        "several aberrations needs it to a few degrees",
+        "3° mix 5 % of one component of a vector into the other; 15° mix a quarter", "10.2, pitfall 4",
+    ),
+    GateRule(
         "magnetic_divergence", "Divergence of the induction", AFTER_DPC, "divergence of the measured induction, squared, over what the "
         "counts explain", "times", (None, 2.0), (None, 10.0),
         "the deflection is not that of a field alone: check the rotation, diffraction contrast, descan and drift",
