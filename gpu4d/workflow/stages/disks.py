@@ -161,11 +161,15 @@ class Disks(Stage):
         )
         made = plot.histogram(counts, "Disks per pattern", label="Bragg disks", recommended=COUNTS)
         yield Picture("disk_counts", DISKS, "Disks per pattern", caption), made
-        caption = f"The vacuum probe from which the template is made (radius {template.radius:.2f} px)."
+        caption = f"The probe from which the template is made (radius {template.radius:.2f} px)."
         yield Picture("probe", DIFFRACTION, "Probe", caption), plot.diffraction(state["probe"], "Probe", scale="linear")
 
     def headline(self, state: RunState) -> str | None:
         return "Bragg disks were searched, but strain could not be measured: the warnings say why."
+
+    def has_result(self, state: RunState) -> bool:
+        """Return False: disks are what strain and orientations are made from, and no answer by themselves."""
+        return False
 
 
 def _compare_powers(state: RunState) -> None:

@@ -23,11 +23,13 @@ class LatticeChecks(Stage):
     name = "lattice_checks"
     title = "lattice and calibration against each other"
     guide: ClassVar = ("W",)
-    needs: ClassVar = ("lattice", "lattice_fit")
-    uses: ClassVar = ("strain", "rotation", "shadow_rotation")
+    needs: ClassVar = ("lattice",)
+    uses: ClassVar = ("lattice_fit", "strain", "rotation", "shadow_rotation")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         self._indexed(state)
+        if "lattice_fit" not in state:
+            return
         self._spacings(state)
         if "strain" in state:
             self._sign(state)
