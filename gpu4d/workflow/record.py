@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from gpu4d.workflow.gates import BY_KEY, FAIL, PASS, WARN, Band, GatePolicy, GateRule, in_words, judged
 
-
 # What a function of the library calls itself in front of a warning, and the same in words for a reader of the report.
 IN_WORDS = {
     "acbf": "corrected bright field",

@@ -86,7 +86,7 @@ def _inside(value: float, band: Band) -> bool:
 def in_words(band: Band, unit: str) -> str:
     """Return limits in words: "at most 1 %", "5 to 30 disks"."""
     low, high = band
-    behind = f" {unit}" if unit else ""
+    behind = "°" if unit == "°" else f" {unit}" if unit else ""
     if low is not None and high is not None:
         return f"within ±{high:g}{behind}" if low == -high else f"{low:g} to {high:g}{behind}"
     return f"at least {low:g}{behind}" if low is not None else f"at most {high:g}{behind}" if high is not None else "any"

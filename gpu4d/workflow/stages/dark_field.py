@@ -60,7 +60,8 @@ class DarkField(Stage):
         for plane, label in zip(np.asarray(images), images.labels):
             h, k = label.strip("()").split()
             sign = "−" if int(k) < 0 else "+"
-            caption = f"Intensity of the disks at {minus(h)} g₁ {sign} {abs(int(k))} g₂ and of their mates at the opposite side, from the disks that were found. "
-            caption += "It is bright where the crystal diffracts into them: bending, thickness, grains and order change it."
+            caption = f"Intensity of the disks at {minus(h)} g₁ {sign} {abs(int(k))} g₂ and of their mates at the opposite side, "
+            caption += "from the disks that were found. It is bright where the crystal diffracts into them: bending, thickness, grains "
+            caption += "and order change it."
             made = plot.image(RealSlice.calibrated(plane, f"Dark field {label}", images.units, size), f"Dark field {label}")
             yield Picture(f"dark_field_{h}_{k}", IMAGES, f"Dark field of reflection {label}", caption), made
