@@ -99,7 +99,7 @@ RULES = (
         "rdf_scale", "Scale of the structure factor", GLASS, "scale that the region without atoms asks for, against the fitted one", "%",
         (-5.0, 5.0), (-25.0, 25.0),
         "look at the structure factor and its fit: another background, range of the fit, composition, or multiple scattering of a thick "
-        "specimen",
+        "specimen. rdf.low_r_rounds = 8 takes off slow waves; give rdf.density if it is known",
         "coordination follows the scale: 5 % of 12 neighbours is half of an atom, 25 % is three",
     ),
     GateRule(

@@ -117,7 +117,11 @@ class Disks(Stage):
         seen = counts[state.where] if state.where is not None else counts.ravel()
         middle = float(np.median(seen)) if seen.size else 0.0
         record.figure("Bragg disks per pattern", f"{middle:.0f}", f"median; {int(seen.sum()):,} in all")
-        few = f"median {middle:.0f}; {np.mean(seen < LEAST_DISKS):.1%} of patterns have fewer than {LEAST_DISKS}" if seen.size else "none"
+        few = (
+            f"median {middle:.0f}; {100 * np.mean(seen < LEAST_DISKS):.1f} % of patterns have fewer than {LEAST_DISKS}"
+            if seen.size
+            else "none"
+        )
         record.measure("peak_count", middle, few)
         if state.recipe.bragg.power < PHASE_CORRELATION:
             _compare_powers(state)

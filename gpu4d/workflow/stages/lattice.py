@@ -212,8 +212,8 @@ class LatticeFit(Stage):
         angle = measured(math.degrees(found.angle), math.degrees(found.angle_error))
         state.record.figure("Lattice", f"{g1}, {g2} px", f"{mean}{spacings}{angle}° apart; {share} of disks")
         if lattice.indexed_fraction < SINGLE and state.get("lattices") is None:
-            several = "several grains or phases? Strain is that of the strongest lattice"
-            state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
+            whose = " Strain is that of the strongest lattice" if np.asarray(fit.mask).any() else ""
+            state.record.warn(f"only {share} of the disks lie on the lattice: several grains or phases?{whose}")
 
     def _warn_of_ellipse(self, state: RunState, fit: Any) -> None:
         """Say if the lattice looks like a square or hexagonal one that the detector distorts, and no ellipse is calibrated."""
