@@ -229,7 +229,8 @@ def _rotation(momentum: Any, known: Any, rotation: Any, transpose: Any, decision
     curl = find_rotation(momentum, transpose=swapped)
     decisions.append(str(curl))
     warnings.append(
-        "the rotation is known up to 180° only, so B may have the other sign everywhere: give the rotation (rotation=, or --rotation of a run)"
+        "the rotation is known up to 180° only, so B may have the other sign everywhere: give the rotation "
+        "(rotation=, or --rotation of a run)"
     )
     return curl.angle, curl.transpose
 

@@ -232,10 +232,12 @@ class Dpc(Stage):
     def headline(self, state: RunState) -> str | None:
         if "dpc" not in state:
             return None
-        return (
+        said = (
             state.get("kind_of_data")
             or "A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass."
         )
+        validity = state["dpc"].validity
+        return said if validity is None or validity.valid else f"{said} It is {validity}."
 
 
 def _save_fields(state: RunState, found: DPC) -> None:
