@@ -382,7 +382,7 @@ def verdict_of(state: RunState) -> Verdict:
     made = stages_that_made_something(state)
     for stage in made:
         for name in stage.rests_on:
-            rests_on.setdefault(name, []).append(stage.title)
+            rests_on.setdefault(name, []).append(stage.title.partition(":")[0])
     measured = any(stage.headline(state) and stage.has_result(state) for stage in made)
     return verdict(state.record, state.calibration, rests_on, preview=state.recipe.input.preview, measured=measured)
 

@@ -27,7 +27,7 @@ NOT_KNOWN = {
     "ellipse": "lengths and angles in the diffraction plane may be wrong by 1 to 3 %",
 }
 NOT_MEASURED = {
-    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases. Strain within a scan does not change",
+    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases",
     "r_pixel": "if it is wrong, lengths on the specimen are wrong by the same factor",
     "rotation": "if it is wrong, directions are wrong by the same angle",
     "ellipse": "if it is wrong, lengths and angles in the diffraction plane are wrong too",
@@ -157,6 +157,8 @@ def _of_calibration(calibration: Calibration, rests_on: Mapping[str, Collection[
             said, what = how.get(field, "given"), NOT_MEASURED.get(field, "")
             found = said if said.startswith("given") else f"taken from: {said}"
             text = f"The {word} was not measured, but {found}. It matters for {users}{': ' if what else ''}{what}."
+            if field == "q_pixel" and any("lattice" in title for title in titles):
+                text += " Strain within a scan does not change."
         else:
             continue
         reasons.append(Why("calibration", CARE, text))
