@@ -29,7 +29,7 @@ from gpu4d.workflow.inputs import open_scan, preview_warning
 from gpu4d.workflow.keeping import KeptRecord, calls_of
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
-from gpu4d.workflow.record import Record, SilentWatcher, Watcher
+from gpu4d.workflow.record import Record, SilentWatcher, Watcher, minus
 from gpu4d.workflow.report import output
 from gpu4d.workflow.report.methods import methods, methods_of_parts
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
@@ -390,7 +390,7 @@ def verdict_of(state: RunState) -> Verdict:
 def found(state: RunState) -> str:
     """Say in one or two sentences what was found."""
     said = (stage.headline(state) for stage in stages_that_made_something(state))
-    headline = next((line for line in said if line), "Nothing was measured.")
+    headline = minus(next((line for line in said if line), "Nothing was measured."))
     record = state.record
     if record.stopped is not None:
         where = f"The run stopped at the gate “{record.stopped.name}”: {record.stopped.measured}."
