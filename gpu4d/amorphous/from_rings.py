@@ -147,7 +147,8 @@ def _warnings(ratio: np.ndarray, density: np.ndarray, limits: Band, choice: Choi
     if len(known) and abs(np.median(known) - 1) > UNLIKE and choice.normalize == "tail" and not choice.rounds:
         said.append(
             f"the region without atoms asks for {np.median(known):.2f} times the scale: background, scattering factors or multiple "
-            "scattering are not as assumed. Look at S(k) with its fit; low_r_rounds= corrects what varies slowly"
+            "scattering are not as assumed. Look at S(k) with its fit; 8 rounds of the correction at small r (low_r_rounds) take off what "
+            "varies slowly"
         )
     if choice.density is None and limits.low_k == "cut":
         said.append("the density is that of a line which the cut at low k bends: give density=, or take low_k='extend'")

@@ -152,7 +152,8 @@ def dpc(
             phase, aligned, rotation = -phase, -aligned, rotation + (math.pi if rotation <= 0 else -math.pi)
         if not sign.decided:
             warnings.append(
-                f"the 180° of the rotation is not decided ({sign.margin:.1f} standard errors): contrast may be inverted; give rotation="
+                f"the 180° of the rotation is not decided ({sign.margin:.1f} standard errors): contrast may be inverted; give the "
+                "rotation (rotation=, or --rotation of a run)"
             )
     for message in warnings:
         log.warning("dpc: %s", message)
@@ -204,6 +205,8 @@ def _with_errors(found: DPC, spread: Any, settings: Settings, flat: WithoutDesca
 
 
 def _warn_of_missing(q: float | None, step: float | None, warnings: list[str]) -> None:
-    missing = [f"{name} ({units})" for name, value, units in (("q_pixel", q, "1/Å"), ("r_pixel", step, "Å")) if value is None]
+    missing = [name for name, value in (("the detector pixel (q_pixel, 1/Å)", q), ("the scan step (r_pixel, Å)", step)) if value is None]
     if missing:
-        warnings.append(f"{' and '.join(missing)} not known: the phase is in relative units, not radians")
+        warnings.append(
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not known: the phase is in relative units, not radians"
+        )

@@ -202,7 +202,7 @@ def magnetic_induction(
         decisions.append("the given electric part is subtracted")
     else:
         parts = _Parts(k1, v1, None, None, None, None)
-        warnings.append("the electric part is not separated: give a second scan, or electric=")
+        warnings.append("the electric part is not separated: give a second scan, or the electric part (electric=)")
     for message in warnings:
         log.warning("magnetic_induction: %s", message)
     return _result(parts, known.r_pixel, turn, swapped, how, decisions, warnings)
@@ -228,7 +228,10 @@ def _rotation(momentum: Any, known: Any, rotation: Any, transpose: Any, decision
         return float(turn), bool(swapped)
     curl = find_rotation(momentum, transpose=swapped)
     decisions.append(str(curl))
-    warnings.append("the rotation is known up to 180° only, so B may have the other sign everywhere: give rotation=")
+    warnings.append(
+        "the rotation is known up to 180° only, so B may have the other sign everywhere: give the rotation "
+        "(rotation=, or --rotation of a run)"
+    )
     return curl.angle, curl.transpose
 
 
@@ -257,7 +260,9 @@ def _separated(k1: Any, v1: Any, k2: Any, v2: Any, shift: Any, most: float | Non
         found = find_shift(arrays.to_numpy(k1), arrays.to_numpy(k2), max_shift=most)
         decisions.append(str(found))
         if found.rival > RIVAL:
-            warnings.append(f"another displacement of the scans fits nearly as well ({found.rival:.2f} times as well): give shift=")
+            warnings.append(
+                f"another displacement of the scans fits nearly as well ({found.rival:.2f} times as well): give the displacement (shift=)"
+            )
     else:
         dx, dy = floats(shift, 2, "shift")
         found = ScanShift((dx, dy), (0.0, 0.0), math.nan, math.nan)

@@ -143,7 +143,7 @@ def potential_validity(
 def _thickness(wave: float | None, alpha: float | None, thickness: float | None) -> Condition:
     missing = [n for n, v in (("thickness", thickness), ("energy", wave), ("semi-angle", alpha)) if v is None]
     if thickness is None or wave is None or alpha is None:
-        return Condition("thickness", None, f"not known: {', '.join(missing)}; the specimen cannot be called thin")
+        return Condition("thickness", None, f"{' and '.join(missing)} not known, so that the specimen cannot be called thin")
     depth = DEPTHS * wave / alpha**2
     text = f"thickness {_length(thickness)} against a depth of field of {_length(depth)} (1.7 λ/α²)"
     return Condition("thickness", thickness <= depth, text, thickness / depth)

@@ -91,6 +91,15 @@ class AberrationFit(
     drift_error: np.ndarray | None = None
     positions: np.ndarray | None = None
 
+    @property
+    def explained(self) -> float:
+        """Return the part that side bands explain of the power that is not counting noise: 1 if nothing but noise is left.
+
+        The part of the noise follows from `misfit`, so that values must be electrons.
+        """
+        rest = (1 - self.coherence) * (1 - 1 / max(self.misfit, 1.0))
+        return self.coherence / (self.coherence + rest) if self.coherence > 0 else 0.0
+
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {value:.4g} ± {self.errors[name]:.2g}" for name, value in self.aberrations.items())
         return f"AberrationFit({found}; {self.sign}, misfit {self.misfit:.3g})"

@@ -29,7 +29,7 @@ from gpu4d.workflow.inputs import open_scan, preview_warning
 from gpu4d.workflow.keeping import KeptRecord, calls_of
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
-from gpu4d.workflow.record import Record, SilentWatcher, Watcher
+from gpu4d.workflow.record import Record, SilentWatcher, Watcher, minus
 from gpu4d.workflow.report import output
 from gpu4d.workflow.report.methods import methods, methods_of_parts
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
@@ -295,7 +295,7 @@ def save_results(state: RunState, path: Path, bundle: bool = False) -> None:
         state.record.note(f"the scan was {changed} while reading: raw_datacube {what} the file as it is")
         items["raw_datacube"] = DataCube(below_views(state.cube.source), metadata=state.cube.metadata, name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)
-    _say_where_the_scan_is(state, bundle)
+    _say_where_the_scan_is(state, path, bundle)
     items["calibration"] = state.calibration
     if state.record.gates:
         items[GATES] = gates_table(state.record.gates)
@@ -303,15 +303,16 @@ def save_results(state: RunState, path: Path, bundle: bool = False) -> None:
     gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log, links=links)
 
 
-def _say_where_the_scan_is(state: RunState, bundle: bool) -> None:
+def _say_where_the_scan_is(state: RunState, path: Path, bundle: bool) -> None:
     """Record whether the result holds its raw scan, or only knows where it is (the guide's pitfall 8)."""
     files = sorted(raw_files(state.cube))
     if bundle:
         state.record.decide("Raw data: in result.h5, compressed without loss", "--bundle was given")
     elif files:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        place = f"{Path(files[0]).name}, beside it" if Path(files[0]).parent == path.absolute().parent else files[0]
         advice = "it is the primary record: keep it, and move both together. With --bundle it is in result.h5, compressed without loss"
-        state.record.decide("Raw data: a link in result.h5, and not the scan itself", f"the scan is in {files[0]}{more}; {advice}")
+        state.record.decide("Raw data: a link in result.h5, and not the scan itself", f"the scan is in {place}{more}; {advice}")
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
@@ -381,15 +382,15 @@ def verdict_of(state: RunState) -> Verdict:
     made = stages_that_made_something(state)
     for stage in made:
         for name in stage.rests_on:
-            rests_on.setdefault(name, []).append(stage.title)
-    measured = any(stage.headline(state) for stage in made)
+            rests_on.setdefault(name, []).append(stage.title.partition(":")[0])
+    measured = any(stage.headline(state) and stage.has_result(state) for stage in made)
     return verdict(state.record, state.calibration, rests_on, preview=state.recipe.input.preview, measured=measured)
 
 
 def found(state: RunState) -> str:
     """Say in one or two sentences what was found."""
     said = (stage.headline(state) for stage in stages_that_made_something(state))
-    headline = next((line for line in said if line), "Nothing was measured.")
+    headline = minus(next((line for line in said if line), "Nothing was measured."))
     record = state.record
     if record.stopped is not None:
         where = f"The run stopped at the gate “{record.stopped.name}”: {record.stopped.measured}."

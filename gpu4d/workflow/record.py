@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from gpu4d.workflow.gates import BY_KEY, FAIL, PASS, WARN, Band, GatePolicy, GateRule, in_words, judged
+
+# What a function of the library calls itself in front of a warning, and the same in words for a reader of the report.
+IN_WORDS = {
+    "acbf": "corrected bright field",
+    "dpc": "DPC",
+    "fit_aberrations": "aberrations",
+    "hand_over": "export",
+    "magnetic_induction": "magnetic map",
+    "reconstruct": "ptychography",
+    "scan_drift": "scan drift",
+    "ssb": "SSB",
+    "wdd": "WDD",
+}
+HYPHEN = re.compile(r"(?<![\w.,)/-])-(?=[\d.])")  # in front of a number, and not between two, in a word or in a flag
 
 
 class Watcher(Protocol):
@@ -120,6 +135,8 @@ class Record:
 
     def warn(self, line: str) -> None:
         """Add a warning that the user should know before trusting a result. The same text is added once."""
+        name, colon, rest = line.partition(": ")
+        line = f"{IN_WORDS[name]}: {rest}" if colon and name in IN_WORDS else line
         if line not in self.warnings:
             self.warnings.append(line)
             self.note(f"warning: {line}")
@@ -148,7 +165,8 @@ class Record:
         """
         rule = BY_KEY[rule] if isinstance(rule, str) else rule
         warn, fail = self.policy.bands(rule)
-        status, accepted = judged(float(value), warn, fail), expected or in_words(warn, rule.unit)
+        status, accepted = judged(float(value), warn, fail), minus(expected or in_words(warn, rule.unit))
+        measured = minus(measured)
         words = name or rule.name, status == PASS, measured, accepted, advice or rule.action
         gate = Gate(*words, float(value), rule.unit, warn, fail, status == FAIL, rule.key)
         self._add(gate)
@@ -170,7 +188,7 @@ class Record:
 
     def figure(self, what: str, value: str, remark: str = "") -> None:
         """Add a key figure for the top of the report."""
-        self.figures.append((what, value, remark))
+        self.figures.append((what, minus(value), minus(remark)))
 
     @contextmanager
     def stage(self, name: str, patterns: int = 0, nbytes: int = 0) -> Iterator[Callable[[int, int], None]]:
@@ -216,6 +234,17 @@ class Record:
             yield
         finally:
             self.trying = before
+
+
+def minus(text: str) -> str:
+    """Return a text whose negative numbers have a minus sign in place of a hyphen.
+
+    Examples
+    --------
+    >>> minus("-1.4 to +2 %, (-3, -4) px, 5-fold, 1e-3 and --bin 2")
+    '−1.4 to +2 %, (−3, −4) px, 5-fold, 1e-3 and --bin 2'
+    """
+    return HYPHEN.sub("−", text)
 
 
 def measured(value: float, error: float | None) -> str:

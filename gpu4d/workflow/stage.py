@@ -128,6 +128,10 @@ class Stage:
         """Return the first sentence of the report if this stage has the main result of the run, else None."""
         return None
 
+    def has_result(self, state: RunState) -> bool:
+        """Return whether its headline tells an answer of the run. False for one that only says what is missing."""
+        return True
+
     def methods(self, state: RunState) -> str:
         """Return what it did as sentences of the methods section of a paper, with numbers and units. Empty if it needs none.
 

@@ -216,7 +216,7 @@ def test_without_pixel_sizes_the_phase_is_relative_and_says_so(caplog):
     assert found.phase.pixel_units == "px"
     assert found.com.units == "px"
     assert found.potential is None
-    assert "q_pixel (1/Å) and r_pixel (Å) not known" in found.warnings[0]
+    assert "the detector pixel (q_pixel, 1/Å) and the scan step (r_pixel, Å) are not known" in found.warnings[0]
     assert "relative units" in caplog.text
 
 

@@ -99,7 +99,7 @@ GOOD = {"energy": 300e3, "semiangle": 20.0, "thickness": 40.0, "r_pixel": 0.2}
     [
         ({}, "potential", "thickness"),
         ({"thickness": 90.0}, "pseudo-DPC", "depth of field of 83.7"),  # 1.7 × 0.019687 Å / (20 mrad)²
-        ({"thickness": None}, "pseudo-DPC", "not known: thickness"),
+        ({"thickness": None}, "pseudo-DPC", "thickness not known"),
         ({"semiangle": None}, "pseudo-DPC", "semi-angle"),
         ({"r_pixel": 0.6}, "pseudo-DPC", "against a probe of 0.502 Å"),  # 0.51 λ/α
         ({"r_pixel": 0.6, "probe_size": 5.0}, "potential", "step"),

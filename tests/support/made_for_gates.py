@@ -20,7 +20,7 @@ from gpu4d.calibrate import ShadowRotation, rotation_from_points
 from gpu4d.crystal.lattice import canonical
 from gpu4d.deflection.validity import potential_validity
 from gpu4d.workflow import Record, RunState
-from gpu4d.workflow.stages import dpc, magnetic, orientation, shadow
+from gpu4d.workflow.stages import aberrations, dpc, magnetic, orientation, shadow
 from gpu4d.workflow.stages.acquisition_checks import PatternChecks
 from gpu4d.workflow.stages.drift import Drift
 from gpu4d.workflow.stages.ellipse import Ellipse
@@ -356,6 +356,14 @@ def side_band_step(times):
     return state.record
 
 
+def side_bands(degrees):
+    """A thin object, 250 Å out of focus, whose rotation is taken to be wrong by this much."""
+    made = gpu4d.simulate.phase_object_scan((24, 24), (32, 32), r_pixel=0.4, dose=5e4, defocus=250.0, seed=3)
+    record = Record()
+    aberrations.side_bands_gate(record, gpu4d.fit_aberrations(made.cube, coefficients=["C10"], rotation=math.radians(degrees)))
+    return record
+
+
 def parallax_shifts(scatter):
     """Shifts of up to two steps that scatter by this much about the fit."""
     state = state_of()
@@ -405,6 +413,7 @@ MADE = {  # key: (maker, what passes, what warns, what fails); None: there is no
     "dpc_potential": (dpc_potential, 30.0, 100.0, 400.0),
     "magnetic_divergence": (magnetic_divergence, 0.0, 2.0, 10.0),
     "side_band_step": (side_band_step, 0.6, 1.5, 3.0),
+    "side_bands": (side_bands, 0.0, 4.0, 15.0),
     "parallax_shifts": (parallax_shifts, 0.1, 0.5, 1.5),
     "ptychography_convergence": (ptychography_convergence, 4.0, 20.0, -20.0),
 }

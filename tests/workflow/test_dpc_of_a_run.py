@@ -6,7 +6,7 @@ import pytest
 from recipes_in_tests import recipe
 
 import gpu4d
-from gpu4d.workflow import analyse, run
+from gpu4d.workflow import analyse, pipeline, run
 
 
 def junction(shared_data):
@@ -34,7 +34,8 @@ def test_a_junction_is_a_potential_where_its_thickness_is_known(shared_data):
     unknown = analyse(junction(shared_data), recipe(analysis__technique="dpc"))
     assert unknown.products["dpc_field"].units == "V" and "dpc_potential" not in unknown.products
     assert "DPC as a potential" not in gates(unknown), "nothing is wrong: a number is missing"
-    assert any("not known: thickness" in line for line in unknown.record.log)
+    assert any("thickness not known" in line for line in unknown.record.log)
+    assert "It is pseudo-DPC, not a potential: thickness not known" in pipeline.found(unknown), "the conclusion says so first"
 
 
 def test_padding_as_the_guide_does_it(shared_data):

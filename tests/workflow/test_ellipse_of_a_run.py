@@ -171,4 +171,4 @@ def test_a_given_pixel_size_is_kept_and_compared(gold):
     cube.calibration.set(q_pixel=0.0195)
     state = analyse(cube, recipe(analysis__technique="images", orientation__structures=["Au"]))
     (gate,) = [g for g in state.record.gates if g.name == "Pixel size and rings"]
-    assert state.calibration.q_pixel == 0.0195 and not gate.passed and "-2.5" in gate.measured
+    assert state.calibration.q_pixel == 0.0195 and not gate.passed and "−2.5" in gate.measured

@@ -176,11 +176,17 @@ def boundary(ghost):
 
 
 def curl(share):
-    found = SimpleNamespace(
-        curl=SimpleNamespace(curl={False: share}), transpose=False, validity=None, phase=np.zeros((8, 8)), com=np.zeros((2, 8, 8))
-    )
+    return gates_of_a_phase(curl={False: share}, error=math.nan)
+
+
+def rotation_error(degrees):
+    return gates_of_a_phase(curl={False: 0.1}, error=math.radians(degrees))
+
+
+def gates_of_a_phase(**curl):
+    phase = {"rotation": 0.4, "transpose": False, "validity": None, "phase": np.zeros((8, 8)), "com": np.zeros((2, 8, 8))}
     state = state_of()
-    dpc_gates(state, found)
+    dpc_gates(state, SimpleNamespace(curl=SimpleNamespace(**curl), **phase))
     return state.record
 
 
@@ -213,6 +219,7 @@ MADE = {  # key: (maker, what passes, what warns, what fails); those of techniqu
     "strain_reference": (reference_region, 1e-4, 5e-3, 3e-2),
     "dpc_boundary": (boundary, 0.0, 2e-2, 1.0),
     "dpc_curl": (curl, 0.1, 0.3, 0.5),
+    "dpc_rotation": (rotation_error, 0.5, 8.0, 20.0),
     "electrons": (electrons, 2000, 50, 3),
     "steadiness": (steadiness, 0.05, 0.4, 0.9),
 }

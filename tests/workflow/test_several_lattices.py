@@ -22,6 +22,10 @@ def test_twins_are_named_and_mapped_and_strain_is_that_of_one_of_them():
     (warning,) = [line for line in state.record.warnings if "lattices in this scan" in line]
     assert "2 lattices in this scan (twins)" in warning and f"{(~present[0]).sum()} positions that other lattices explain" in warning
     assert not any("fewer than three disks" in line for line in state.record.warnings)
+    (share,) = [gate for gate in state.record.gates if gate.key == "lattice_share"]
+    assert share.passed and share.value > 100 * state["lattice"].indexed_fraction, (
+        "disks of other lattices elsewhere say nothing against it"
+    )
     figures = {name: (value, remark) for name, value, remark in state.record.figures}
     assert (
         "twin of lattice 0" in figures["Lattice 1"][1] and f"{100 * np.mean(label == 1):.0f} % of the positions" in figures["Lattice 1"][1]

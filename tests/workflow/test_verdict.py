@@ -99,3 +99,29 @@ def test_the_last_entry_counts():
     calibration.measured(q_pixel=0.02, how="rings of Au")
     calibration.set(q_pixel=0.03, how="given (--q-pixel)")
     assert not was_measured(calibration, "q_pixel")
+
+
+def test_what_failed_its_gate_and_is_not_used_does_not_condemn_the_rest():
+    """An ellipse that rings cannot tell is not applied: strain and images do not rest on it. A wrong lattice is in the result."""
+    made = Record()
+    made.measure("ellipse_significance", 7.0, "a/b − 1 = 0.1 ± 0.9 %")
+    found = judged(made)
+    assert made.gates[0].status == "fail" and found.answer == "with care" and found.reasons[0].text.endswith("It is not used.")
+    made.measure("lattice_share", 10.0, "10 % of the disks lie on the lattice")
+    assert judged(made).answer == "no"
+
+
+def test_a_rotation_that_is_not_known_is_one_reason():
+    said = "the rotation between scan and detector is not calibrated: components are along the detector's axes"
+    found = judged(record(warnings=[said]), Calibration(), {"rotation": ["strain"]})
+    assert found.sentence == "With care, for 1 reason." and "0 warnings; 1 value" in found.counted
+    assert len(judged(record(warnings=[said])).reasons) == 1, "without a value that rests on it, the warning is the reason"
+
+
+def test_words_in_place_of_names_of_functions_and_minus_signs():
+    made = Record()
+    for line in ("fit_aberrations: the sign is not decided", "reconstruct: few sweeps", "origin: a step", "no phase: too few"):
+        made.warn(line)
+    assert made.warnings == ["aberrations: the sign is not decided", "ptychography: few sweeps", "origin: a step", "no phase: too few"]
+    made.figure("Strain", "-2 to +2 %", "e_xx -2.02, at (-1, 3); 5-fold, 2026-12-01, 1e-3, --bin 2, 3-4")
+    assert made.figures[0][1:] == ("−2 to +2 %", "e_xx −2.02, at (−1, 3); 5-fold, 2026-12-01, 1e-3, --bin 2, 3-4")

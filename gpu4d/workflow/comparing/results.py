@@ -24,6 +24,7 @@ LABELS = ("class_label", "which_lattice", "orientation_phase", "orientation_seco
 MATRICES = ("orientation_matrices", "orientation_second_matrices")
 TURNS = 9  # elements of a rotation matrix
 CURVES = {"structure_factor": "k", "pair_distribution": "r"}  # lists of points: the field along which the others are curves
+NEAREST = 1.0  # Å: no two atoms but hydrogen are nearer. Below it g(r) = 1 + G(r) / (4πρr) is an error over r, and hides all shells
 ERRORS_OF = {  # item with standard errors: the item that has them, and the planes of both
     "strain_uncertainty": "strain",
     "amorphous_strain_uncertainty": "amorphous_strain",
@@ -112,7 +113,10 @@ def _of_curves(name: str, item: PointList) -> Iterator[Quantity]:
         if field in (place, "error"):
             continue
         own = np.asarray(item["error"], np.float64) if "error" in item.fields and field in ("structure_factor", "reduced") else None
-        yield Quantity(f"{name}/{field}", np.asarray(item[field], np.float64), item.units.get(field, "1"), CURVE, own, at)
+        values = np.asarray(item[field], np.float64)
+        if field == "pair_distribution":
+            values = np.where(at < NEAREST, np.nan, values)
+        yield Quantity(f"{name}/{field}", values, item.units.get(field, "1"), CURVE, own, at)
 
 
 def _of_calibration(c: Calibration) -> Iterator[Quantity]:

@@ -81,12 +81,14 @@ RULES = (
         "more patterns, or a standard with more grains, measure it better; without it radii are of a circle",
         "an ellipse is seen if it is three standard errors large, or would be seen if it were 1 %; at 3 it is smaller than its error, and "
         "one of 1 % would not be seen", "pitfall 2",
+        set_aside=True,
     ),
     GateRule(
         "ellipse_rings", "Rings on their ellipse", AFTER_CALIBRATION, "rms distance of the rings from the fitted ones, over the radius",
         "%", (None, 1.0), (None, 5.0),
         "a shadow, a beam stop with a soft edge, few grains, or a distortion that is no ellipse: give a mask, or measure a standard",
         "the ellipses to be measured are 1 to 3 %: rings that are off by 1 % hide them, rings that are off by 5 % are none", "pitfall 2",
+        set_aside=True,
     ),
     GateRule(
         "ring_pixel", "Pixel size and rings", AFTER_CALIBRATION, "pixel size that the rings of the named crystals give, against that of "
@@ -99,24 +101,28 @@ RULES = (
         "best other answer", "times", (1.3, None), (1.05, None),
         "give more shadow images, the centre and radius of their disk, or points that you recognise",
         "below 1.3 another angle or a mirror may be meant; at 1.05 two answers are equally good", "17.2",
+        set_aside=True,
     ),
     GateRule(
         "shadow_correlation", "Likeness of the shadow image", AFTER_CALIBRATION, "correlation of the shadow image with the STEM image, in "
         "magnitude", "", (0.3, None), (0.1, None),
         "do both show the same place? Give the position of the probe, the centre and radius of the disk, or points that you recognise",
         "less than 0.3 is reached by chance by two images that have no structure in common; 0.1 is no likeness", "17.2",
+        set_aside=True,
     ),
     GateRule(
         "shadow_error", "Error of the rotation", AFTER_CALIBRATION, "standard error of the rotation from shadow images or points", "°",
         (None, 3.0), (None, 15.0),
         "give more shadow images, or points that lie farther apart",
         "3° mix 5 % of one component of a vector or of a shear into the other; 15° mix a quarter", "17.2, pitfall 4",
+        set_aside=True,
     ),
     GateRule(
         "shadow_side", "Sign of the defocus of the shadow", AFTER_CALIBRATION, "how clearly Fresnel fringes tell underfocus from overfocus",
         "standard errors", (5.0, None), (2.0, None),
         "write shadow.side = under or over into the recipe: an underfocused probe shows the specimen upside down",
         "a wrong sign turns everything by 180°, so chance must be excluded: one in a million at 5, one in twenty at 2", "17.2",
+        set_aside=True,
     ),
     GateRule(
         "shadow_points", "Images and points of the shadow", AFTER_CALIBRATION, "difference of the rotations that images and points give; a "
@@ -129,5 +135,6 @@ RULES = (
         "measured positions, over what chance gives", "standard deviations", (5.0, None), (3.5, None),
         "the positions are not used: check that both scans show the same place with contrast, and the angle",
         "the search looks at thousands of positions, and the best of so many reaches 3.5 by chance", "pitfall 5",
+        set_aside=True,
     ),
 )  # fmt: skip

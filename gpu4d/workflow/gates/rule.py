@@ -37,6 +37,8 @@ class GateRule:
         Why the limits have these values.
     source : str
         Section of the guide. Empty for a gate that the guide has not.
+    set_aside : bool
+        True if what fails this gate is not used, so that no result of the run rests on it.
     """
 
     key: str
@@ -49,6 +51,7 @@ class GateRule:
     action: str
     reason: str
     source: str = ""
+    set_aside: bool = False
 
     @property
     def two_sided(self) -> bool:
@@ -83,7 +86,7 @@ def _inside(value: float, band: Band) -> bool:
 def in_words(band: Band, unit: str) -> str:
     """Return limits in words: "at most 1 %", "5 to 30 disks"."""
     low, high = band
-    behind = f" {unit}" if unit else ""
+    behind = "°" if unit == "°" else f" {unit}" if unit else ""
     if low is not None and high is not None:
         return f"within ±{high:g}{behind}" if low == -high else f"{low:g} to {high:g}{behind}"
     return f"at least {low:g}{behind}" if low is not None else f"at most {high:g}{behind}" if high is not None else "any"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_order import MEASURED
+from gpu4d.workflow.gates import BY_KEY
 from gpu4d.workflow.record import Gate, Record
 
 YES, CARE, NO = "yes", "with care", "no"
@@ -26,11 +27,13 @@ NOT_KNOWN = {
     "ellipse": "lengths and angles in the diffraction plane may be wrong by 1 to 3 %",
 }
 NOT_MEASURED = {
-    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases. Strain within a scan does not change",
+    "q_pixel": "nominal values are wrong by 5 to 10 %, and so are spacings, angles and phases",
     "r_pixel": "if it is wrong, lengths on the specimen are wrong by the same factor",
     "rotation": "if it is wrong, directions are wrong by the same angle",
     "ellipse": "if it is wrong, lengths and angles in the diffraction plane are wrong too",
 }
+# How a warning begins that says the same as a value of the calibration that is not known.
+SAID_TWICE = {"rotation": "the rotation between scan and detector is not calibrated"}
 # Words in the history of values that come from data; all others were given, stand in a file, or rest on a nominal semi-angle.
 FROM_DATA = ("ring", "reflections of", "Bragg disks", "lattice at", "least curl", "shadow", "Friedel", "of this scan")
 NOT_FROM_DATA = ("given", "set", "semi-angle", "units of the axes")  # beginnings
@@ -102,8 +105,9 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     Returns
     -------
     Verdict
-        "no" after a gate that failed, of a preview, and without a result. "with care" after a gate to look at, after any warning, and
-        if a value that results rest on is not known or was not measured; also if nothing was checked. Else "yes".
+        "no" after a gate that failed, of a preview, and without a result. "with care" after a gate to look at, after one that failed
+        and whose number was therefore not used, after any warning, and if a value that results rest on is not known or was not
+        measured; also if nothing was checked. Else "yes".
 
     Examples
     --------
@@ -114,26 +118,30 @@ def verdict(record: Record, calibration: Calibration, rests_on: Mapping[str, Col
     """
     reasons: list[Why] = []
     if preview:
-        said = next((line for line in record.warnings if line.startswith(PREVIEW)), f"{PREVIEW}: run without --preview")
-        reasons.append(Why("run", NO, _sentence(said)))
+        line = next((line for line in record.warnings if line.startswith(PREVIEW)), f"{PREVIEW}: run without --preview")
+        reasons.append(Why("run", NO, _sentence(line)))
     if not measured:
         reasons.append(Why("run", NO, "There is no main result. The warnings say why."))
     reasons += [_of_gate(gate) for gate in record.gates if gate.status != "pass"]
-    reasons += [Why("warning", CARE, _sentence(line)) for line in record.warnings if not (preview and line.startswith(PREVIEW))]
     values = _of_calibration(calibration, rests_on)
+    said = [words for field, words in SAID_TWICE.items() if field in rests_on and getattr(calibration, field) is None]
+    said += [PREVIEW] if preview else []
+    warnings = [Why("warning", CARE, _sentence(line)) for line in record.warnings if not line.startswith(tuple(said))]
+    reasons += warnings
     reasons += values
     if not record.gates:
         reasons.append(Why("run", CARE, "These results were not checked, because no quality gate belongs to them."))
     reasons.sort(key=lambda reason: reason.weight != NO)  # a stable sort: the order inside stays
     answer = YES if not reasons else NO if reasons[0].weight == NO else CARE
-    return Verdict(answer, tuple(reasons), _counted(record.gates, len(record.warnings), len(values)))
+    return Verdict(answer, tuple(reasons), _counted(record.gates, len(warnings), len(values)))
 
 
 def _of_gate(gate: Gate) -> Why:
     """Return the reason that a gate gives: what was measured, what was expected, and what to do."""
-    failed = gate.status == "fail"
+    failed, rule = gate.status == "fail", BY_KEY.get(gate.key)
+    set_aside = failed and rule is not None and rule.set_aside
     text = f"{gate.name}: {gate.measured}; expected: {gate.expected}. {_sentence(gate.advice)}"
-    return Why("check", NO if failed else CARE, text)
+    return Why("check", NO if failed and not set_aside else CARE, f"{text} It is not used." if set_aside else text)
 
 
 def _of_calibration(calibration: Calibration, rests_on: Mapping[str, Collection[str]]) -> list[Why]:
@@ -149,6 +157,8 @@ def _of_calibration(calibration: Calibration, rests_on: Mapping[str, Collection[
             said, what = how.get(field, "given"), NOT_MEASURED.get(field, "")
             found = said if said.startswith("given") else f"taken from: {said}"
             text = f"The {word} was not measured, but {found}. It matters for {users}{': ' if what else ''}{what}."
+            if field == "q_pixel" and any("lattice" in title for title in titles):
+                text += " Strain within a scan does not change."
         else:
             continue
         reasons.append(Why("calibration", CARE, text))

@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gpu4d import physics
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
+from gpu4d.preprocess import in_counts
 from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
 from gpu4d.ptychography.experiment import COARSE, Experiment, experiment
-from gpu4d.workflow.record import measured
+from gpu4d.workflow.record import Record, measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
@@ -154,6 +157,8 @@ class Aberrations(Stage):
         said = ", ".join(f"{name} {measured(value, found.errors[name])}" for name, value in found.aberrations.items())
         state.record.decide(f"Aberrations: {said} (Å, rad)", "; ".join(found.decisions))
         state.record.figure("Defocus", f"{measured(-found.aberrations['C10'], found.errors['C10'])} Å", found.sign)
+        if in_counts(state.cube.dtype, np.asarray(state["total"])):
+            side_bands_gate(state.record, found)
         return found.aberrations
 
     def _fit(self, state: RunState) -> AberrationFit:
@@ -182,6 +187,13 @@ def _missing(c: Calibration) -> list[str]:
     """Name the values of the optics that are not known. One of semi-angle and detector pixel gives the other."""
     missing = [name for name in ("energy", "r_pixel") if getattr(c, name) is None]
     return missing + ["semiangle"] * (c.semiangle is None and c.q_pixel is None)
+
+
+def side_bands_gate(record: Record, fit: AberrationFit) -> None:
+    """Check that the fitted aberrations explain what the side bands of the scan show."""
+    share = 100 * fit.explained
+    said = f"{share:.0f} % explained (all power, with noise: {100 * fit.coherence:.0f} %; χ² of {fit.misfit:.3g} a pair)"
+    record.measure("side_bands", share, said)
 
 
 def reason_for(state: RunState, method: str) -> Reason:

@@ -67,8 +67,12 @@ class AcquisitionChecks(Stage):
         ends = max(1, round(END * len(rows)))
         change = float((rows[-ends:].mean() - rows[:ends].mean()) / rows[:ends].mean()) if rows[:ends].mean() > 0 else 0.0
         steady = abs(together) >= STEADY
-        said = f"counts change by {100 * change:+.1f} % from the first to the last rows, {'steadily' if steady else 'up and down'}"
-        state.record.measure("steadiness", 100 * change if steady else 0.0, f"{said} (rank correlation {together:+.2f})")
+        said = f"counts change by {100 * change:+.1f} % from the first to the last rows"
+        if steady:
+            said += f", steadily (rank correlation {together:+.2f})"
+        else:
+            said += f", but up and down between them (rank correlation {together:+.2f}): no steady change"
+        state.record.measure("steadiness", 100 * change if steady else 0.0, said)
 
 
 class PatternChecks(Stage):

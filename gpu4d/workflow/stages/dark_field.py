@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.data.slices import RealSlice
 from gpu4d.workflow.picture import IMAGES, Drawn, Picture
+from gpu4d.workflow.record import minus
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
@@ -58,7 +59,9 @@ class DarkField(Stage):
         images, size = state["dark_field"], state.calibration.r_pixel
         for plane, label in zip(np.asarray(images), images.labels):
             h, k = label.strip("()").split()
-            caption = f"Intensity of the disks at {h} g₁ + {k} g₂ and of their mates at the opposite side, from the disks that were found. "
-            caption += "It is bright where the crystal diffracts into them: bending, thickness, grains and order change it."
+            sign = "−" if int(k) < 0 else "+"
+            caption = f"Intensity of the disks at {minus(h)} g₁ {sign} {abs(int(k))} g₂ and of their mates at the opposite side, "
+            caption += "from the disks that were found. It is bright where the crystal diffracts into them: bending, thickness, grains "
+            caption += "and order change it."
             made = plot.image(RealSlice.calibrated(plane, f"Dark field {label}", images.units, size), f"Dark field {label}")
             yield Picture(f"dark_field_{h}_{k}", IMAGES, f"Dark field of reflection {label}", caption), made

@@ -117,7 +117,11 @@ class Disks(Stage):
         seen = counts[state.where] if state.where is not None else counts.ravel()
         middle = float(np.median(seen)) if seen.size else 0.0
         record.figure("Bragg disks per pattern", f"{middle:.0f}", f"median; {int(seen.sum()):,} in all")
-        few = f"median {middle:.0f}; {np.mean(seen < LEAST_DISKS):.1%} of patterns have fewer than {LEAST_DISKS}" if seen.size else "none"
+        few = (
+            f"median {middle:.0f}; {100 * np.mean(seen < LEAST_DISKS):.1f} % of patterns have fewer than {LEAST_DISKS}"
+            if seen.size
+            else "none"
+        )
         record.measure("peak_count", middle, few)
         if state.recipe.bragg.power < PHASE_CORRELATION:
             _compare_powers(state)
@@ -161,11 +165,15 @@ class Disks(Stage):
         )
         made = plot.histogram(counts, "Disks per pattern", label="Bragg disks", recommended=COUNTS)
         yield Picture("disk_counts", DISKS, "Disks per pattern", caption), made
-        caption = f"The vacuum probe from which the template is made (radius {template.radius:.2f} px)."
+        caption = f"The probe from which the template is made (radius {template.radius:.2f} px)."
         yield Picture("probe", DIFFRACTION, "Probe", caption), plot.diffraction(state["probe"], "Probe", scale="linear")
 
     def headline(self, state: RunState) -> str | None:
         return "Bragg disks were searched, but strain could not be measured: the warnings say why."
+
+    def has_result(self, state: RunState) -> bool:
+        """Return False: disks are what strain and orientations are made from, and no answer by themselves."""
+        return False
 
 
 def _compare_powers(state: RunState) -> None:

@@ -232,10 +232,12 @@ class Dpc(Stage):
     def headline(self, state: RunState) -> str | None:
         if "dpc" not in state:
             return None
-        return (
+        said = (
             state.get("kind_of_data")
             or "A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass."
         )
+        validity = state["dpc"].validity
+        return said if validity is None or validity.valid else f"{said} It is {validity}."
 
 
 def _save_fields(state: RunState, found: DPC) -> None:
@@ -300,6 +302,10 @@ def _gates(state: RunState, found: DPC) -> None:
         share = 100 * found.curl.curl[found.transpose]
         said = f"{share:.1f} % of curl² + divergence² at the best rotation; noise alone has 50 %"
         state.record.measure("dpc_curl", share, said)
+        if math.isfinite(found.curl.error):
+            error = math.degrees(found.curl.error)
+            said = f"{math.degrees(found.rotation):.1f} ± {error:.2g}°, from the agreement of parts of the scan"
+            state.record.measure("dpc_rotation", error, said)
     if found.validity is not None and (found.validity.valid or any(c.met is False for c in found.validity.conditions)):
         state.record.measure("dpc_potential", found.validity.excess, str(found.validity))
     misfit = boundary_misfit(found.phase, found.com, state.calibration.r_pixel or 1.0)

@@ -87,7 +87,8 @@ class GlassStrain(Stage):
             known = halo_reference(state.cube, region=region, origin=glass.origin, where=where, **options)
             explained = np.zeros_like(where)
             if crystals.any():
-                at = gpu4d.amorphous_strain(state.cube, reference=known, where=crystals, **asked, **options)
+                with record.trial():  # the fit of the whole scan warns
+                    at = gpu4d.amorphous_strain(state.cube, reference=known, where=crystals, **asked, **options)
                 explained = np.nan_to_num(np.asarray(at.residual), nan=np.inf) <= EXPLAINED
             found = gpu4d.amorphous_strain(state.cube, reference=known, where=where | explained, drift=given.drift, **asked, **options)
             return found, int(explained.sum())

@@ -22,6 +22,7 @@ from gpu4d.workflow.stage import Stage
 MOST = 8  # lattices of a scan that are named
 LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
 OF_PATTERNS = "likelihood"  # `LatticeFit.weights` of a fit to whole patterns
+LEAST_DISKS, LEAST_INDEXED = 3, 0.4  # of a position with a lattice, and the share of its disks that lie on it: `gpu4d.fit_lattice`
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 VECTORS = ("g1 qx", "g1 qy", "g2 qx", "g2 qy")  # planes of the fitted lattices in a result
 NAMES = {
@@ -62,7 +63,7 @@ class LatticeFit(Stage):
     settings = LatticeSettings
     section = "lattice"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    makes: ClassVar = ("lattice", "lattice_fit")
+    makes: ClassVar = ("lattice", "lattice_fit", "lattices", "lattices_fit")
     rests_on: ClassVar = ("q_pixel",)
     cites: ClassVar = ("ozdol2015", "savitzky2021")
 
@@ -94,15 +95,31 @@ class LatticeFit(Stage):
         if several is not None:
             self._record_others(state, found, several, visited)
             visited = visited & ~_elsewhere(several)
-        lost = int((~np.asarray(fit.mask) & visited).sum())
-        if lost:
-            record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
+        self._warn_of_lost(state, fit, visited)
         if np.asarray(fit.mask).any():
             state.keep("lattice_fit", fit)
             vectors = vectors_of_positions(fit, several), "lattice vectors", "px", state.calibration.r_pixel, VECTORS
             state.save("lattice_vectors", RealSlice.calibrated(*vectors))
             self._sharpness_gate(state, fit)
             self._warn_of_ellipse(state, fit)
+
+    def _warn_of_lost(self, state: RunState, fit: Any, visited: np.ndarray) -> None:
+        """Say how many positions have no lattice, and why: too few disks, or too few of them on the lattice."""
+        lost, counts = ~np.asarray(fit.mask) & visited, np.asarray(state["braggvectors"].counts)
+        other = lost & (np.asarray(fit.count) >= LEAST_DISKS) & (np.asarray(fit.count) < LEAST_INDEXED * counts)
+        few = int((lost & ~other).sum())
+        if few:
+            state.record.warn(f"{few} positions have fewer than three disks that do not lie on a line: strain is NaN there")
+        if not other.any():
+            return
+        said = f"{int(other.sum())} positions have less than {100 * LEAST_INDEXED:.0f} % of their disks on the lattice: strain is NaN there"
+        most = state.recipe.bragg.max_peaks
+        if np.median(counts[other]) >= most:
+            said += (
+                f". The search ends at {most} disks there (bragg.max_peaks), as in patterns of noise or of single electrons: sum positions "
+                "(--bin-scan), count the electrons of raw frames, or raise bragg.min_significance"
+            )
+        state.record.warn(said)
 
     def _of_patterns(self, state: RunState, lattice: Lattice) -> bool:
         """Return True if the lattice is to be fitted to whole patterns."""
@@ -195,8 +212,8 @@ class LatticeFit(Stage):
         angle = measured(math.degrees(found.angle), math.degrees(found.angle_error))
         state.record.figure("Lattice", f"{g1}, {g2} px", f"{mean}{spacings}{angle}° apart; {share} of disks")
         if lattice.indexed_fraction < SINGLE and state.get("lattices") is None:
-            several = "several grains or phases? Strain is that of the strongest lattice"
-            state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
+            whose = " Strain is that of the strongest lattice" if np.asarray(fit.mask).any() else ""
+            state.record.warn(f"only {share} of the disks lie on the lattice: several grains or phases?{whose}")
 
     def _warn_of_ellipse(self, state: RunState, fit: Any) -> None:
         """Say if the lattice looks like a square or hexagonal one that the detector distorts, and no ellipse is calibrated."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gpu4d.crystal.dilation import dilation_and_spacing
 from gpu4d.workflow.gates import BY_KEY
 from gpu4d.workflow.run_state import RunState
@@ -23,11 +25,13 @@ class LatticeChecks(Stage):
     name = "lattice_checks"
     title = "lattice and calibration against each other"
     guide: ClassVar = ("W",)
-    needs: ClassVar = ("lattice", "lattice_fit")
-    uses: ClassVar = ("strain", "rotation", "shadow_rotation")
+    needs: ClassVar = ("lattice",)
+    uses: ClassVar = ("lattice_fit", "lattices_fit", "strain", "rotation", "shadow_rotation")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         self._indexed(state)
+        if "lattice_fit" not in state:
+            return
         self._spacings(state)
         if "strain" in state:
             self._sign(state)
@@ -36,7 +40,14 @@ class LatticeChecks(Stage):
     def _indexed(self, state: RunState) -> None:
         """Check that most disks lie on the lattice whose strain is given."""
         share = state["lattice"].indexed_fraction
-        state.record.measure("lattice_share", 100 * share, f"{100 * share:.0f} % of the disks lie on the lattice")
+        said = f"{100 * share:.0f} % of the disks lie on the lattice"
+        if "lattices_fit" in state and "lattice_fit" in state:  # other positions have lattices of their own, and no strain
+            fit = state["lattice_fit"]
+            here = np.asarray(fit.mask) & np.asarray(state["lattices_fit"].present)[0]
+            if here.any():
+                share = float(np.mean(np.asarray(fit.indexed_fraction)[here]))
+                said = f"{100 * share:.0f} % of the disks lie on the lattice at its {int(here.sum()):,} positions; of the scan's, {said}"
+        state.record.measure("lattice_share", 100 * share, said)
 
     def _spacings(self, state: RunState) -> None:
         """Check that spacings d = 1/|g| are such as crystals have. A pixel size in 1/nm, or one with the factor 2π, gives others."""

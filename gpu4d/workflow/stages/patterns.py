@@ -36,7 +36,7 @@ class Patterns(Stage):
                 record.warn(f"{int(found.sum())} of {int(visited.sum())} patterns are {kind}, the first at {first}: results are NaN there")
         good = counts[visited & ~unusable]
         if good.size == 0:
-            raise InputError(f"{state.cube.name}: {_why_none(counts[visited])}")
+            raise InputError(f"{state.cube.name}: {_why_none(counts[visited], state.cube.detector_mask is not None)}")
         mean = np.asarray(state["mean_pattern"])
         if (mean[np.isfinite(mean)] < 0).any() and measured_background(state.cube) is None:
             record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
@@ -46,11 +46,16 @@ class Patterns(Stage):
         state.keep("unusable", unusable)
 
 
-def _why_none(counts: np.ndarray) -> str:
+def _why_none(counts: np.ndarray, masked: bool) -> str:
     """Say why no pattern can be used, and what to do."""
     if not np.isfinite(counts).any():
         return "no pattern has finite values, each has NaN or infinite pixels: mask these pixels, or choose another dataset"
     if not (counts < 0).any():
+        if masked:
+            return (
+                "every pattern is empty at the pixels that the detector mask lets count: is the mask inverted? It must be True, or 1, at "
+                "pixels that count, and False, or 0, at the others, such as a beam stop"
+            )
         return "every pattern is empty, the sum of its counts is zero: check that this is the right dataset"
     return (
         f"the counts of every pattern are zero or negative in total (median {np.nanmedian(counts):.4g}): the dark reference or background "

@@ -137,7 +137,7 @@ def _of_direct_beam(state: RunState, disk: Disk) -> Disk:
         instead = f"the bright field of this run is the diffracted disk at {other}"
         mask = state.cube.detector_mask
         if mask is not None and covered(mask, (found.qx, found.qy), disk.radius) > COVERED:
-            record.note(f"the detector mask covers the direct beam, at {place}: {instead}")
+            record.warn(f"the detector mask covers the direct beam, at {place}: {instead}. Disks, lattice and strain do not need the beam")
         else:
             record.warn(f"the direct beam, at {place}, is not seen (a beam stop?): {instead}; give a detector mask of the beam stop")
         return disk
