@@ -375,7 +375,7 @@ def test_where_pages_stay_a_cold_file_is_not_measured(place, monkeypatch):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_check_of_predictions_runs(capsys):
     from gpu4d.benchmarks import predict_check
 

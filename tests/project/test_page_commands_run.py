@@ -110,6 +110,7 @@ OF_A_PAGE: dict[str, dict[str, files.Maker]] = {
     "docs/how-to/benchmark.md": {f"{name}.json": files.other_machine(RESULT, name) for name in ("mine", "theirs", "A", "B", "C", "R")},
     "docs/how-to/classification.md": {"classes.toml": files.block_of("docs/how-to/classification.md", "[classification]")},
     "docs/how-to/cluster.md": {"scan.h5": files.thin_object},
+    "docs/how-to/compare.md": {"pairs.h5": files.two_ways},
     "docs/how-to/iterative-ptychography.md": {"scan.h5": files.known_object},
     "docs/how-to/orientation.md": {"oxide.cif": files.OXIDE, "gold.h5": files.rings},
     "docs/how-to/plan-an-experiment.md": {

@@ -1,6 +1,7 @@
 """The files of which pages speak: small simulated scans under the names on the page, and what goes with them."""
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -53,6 +54,13 @@ def none(path: Path) -> None:
 def crystal(path: Path) -> None:
     """A strained crystal, with its truth."""
     _write(path, _strained(3))
+
+
+def two_ways(path: Path) -> None:
+    """The truth of a scan that was recorded forward and in reverse, a part for each."""
+    with h5py.File(path, "w") as file:
+        for part, name in itertools.product(("forward", "reversed"), ("exx", "eyy", "exy", "theta")):
+            file[f"truth/{part}/{name}"] = _strained(3).truth[name]
 
 
 def second_crystal(path: Path) -> None:

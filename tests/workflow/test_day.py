@@ -180,6 +180,7 @@ SHARED = {
 
 
 @pytest.mark.shared
+@pytest.mark.exhaustive
 def test_a_folder_of_shared_scans(shared_data, tmp_path):
     """Links to small files, two of them cut short and empty. Other scans of a file are in the folder, too, and are not looked at."""
     day = tmp_path / "day"

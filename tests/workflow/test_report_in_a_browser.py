@@ -29,8 +29,8 @@ def page(tmp_path_factory):
     rng, names = np.random.default_rng(0), ("exx", "eyy", "exy", "theta")
     maps = {name: gpu4d.RealSlice(rng.normal(0, 0.01, SHAPE), name, "1", 20.0, "Å") for name in names}
     record = Record()
-    record.gate("Sharpness", True, "0.1 px", "below 1 px", "nothing")
-    record.gate("Sign of the strain", False, "slope −1", "0.8 to 1.25", "g was taken for d")
+    record.measure("sharpness", 0.1, "0.1 of the radius")
+    record.measure("strain_trace", -1.0, "slope −1")
     record.figure("Strain", "-1 to 1 %", "of " + "a" * 60)
     drawn = [
         (Picture("all", STRAIN, "Strain", "Four components.", wide=True), plot.strain(SimpleNamespace(**maps, axes="scan"))),
