@@ -371,7 +371,7 @@ def _result(parts: Parts, fitted: Fitted, signs: _Signs, known: Experiment, bad:
         f"{len(used.at)} pixels inside the disk, {len(used.frequencies)} scan frequencies; side bands with the defocus of this sign "
         f"explain {signs.coherence:.3f} of the power, {signs.other:.3f} with the other sign: {sign}"
     )
-    if sign == "undecided" and "C10" in aberrations:
+    if sign == "undecided" and "C10" in aberrations and abs(aberrations["C10"]) > 3 * errors["C10"]:  # in focus it has none
         warnings.append("the data do not tell the sign of the defocus")
     if misfit > POOR:
         warnings.append(f"χ² is {misfit:.3g} for every pair of pixel and frequency: the object is not thin, or the geometry is wrong")

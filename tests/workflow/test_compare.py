@@ -107,6 +107,15 @@ def test_curves_are_compared_where_both_were_measured(tmp_path):
     assert row.count == (k <= 1.5).sum() and row.rms < 1e-4 and row.within == 1
 
 
+def test_distances_at_which_there_are_no_atoms_are_left_out(tmp_path):
+    """G(r) is off by 0.1 everywhere; g(r) = 1 + G(r) / (4πρr) is off by 40 near zero, and hardly at the shells."""
+    r = np.linspace(0.02, 8.0, 400)
+    g, off = 1 + np.sin(3 * r) * (r > 2), 0.1 / (4 * np.pi * 0.05 * r)
+    gpu4d.save(tmp_path / "r.h5", {"pair_distribution": gpu4d.PointList({"r": r, "pair_distribution": g + off})})
+    row = compare(tmp_path / "r.h5", truth(tmp_path / "t.h5", {"g_r": g, "r_A": r}))["pair_distribution/pair_distribution"]
+    assert row.count == (r >= 1).sum() and row.rms == pytest.approx(np.sqrt(np.mean(off[r >= 1] ** 2)), rel=1e-6)
+
+
 def test_settings_and_gates_that_differ_are_listed(result, tmp_path):
     gates = {"name": ["Curl"], "status": ["pass"]}
     first, second = tmp_path / "a.h5", tmp_path / "b.h5"
