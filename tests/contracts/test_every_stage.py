@@ -242,7 +242,11 @@ ELSEWHERE = (
     *(TestClassification, TestOrientation),
     *(TestCorrections, TestGlass, TestFem, TestRdf, TestGlassStrain),
 )
-OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's
+OPTIONAL = {  # the rotation is given; a ring is no crystal's; this crystal has one lattice
+    "dpc": ("rotation", "dpc_potential"),
+    "technique": ("ring",),
+    "lattice": ("lattices", "lattices_fit", "which_lattice"),
+}
 OWN = {
     stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
     for stage in known_stages()

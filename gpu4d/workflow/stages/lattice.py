@@ -63,7 +63,7 @@ class LatticeFit(Stage):
     settings = LatticeSettings
     section = "lattice"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    makes: ClassVar = ("lattice", "lattice_fit", "lattices", "lattices_fit")
+    makes: ClassVar = ("lattice", "lattice_fit", "lattice_vectors", "lattices", "lattices_fit", "which_lattice")
     rests_on: ClassVar = ("q_pixel",)
     cites: ClassVar = ("ozdol2015", "savitzky2021")
 
