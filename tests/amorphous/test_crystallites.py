@@ -86,7 +86,7 @@ def test_wrong_arguments_are_refused():
         find_crystallites(cube, CENTER, disk=2.4, false_positives=0)
     with pytest.raises(InputError, match="positions count"):
         find_crystallites(gpu4d.DataCube(glass(6, (2, 2))), CENTER, disk=2.4)
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="all patterns are the same"):
         find_crystallites(gpu4d.DataCube(np.ones((5, 5, SIZE, SIZE), "uint16")), CENTER, disk=2.4)
     with pytest.raises(InputError, match="expected is"):
         gpu4d.sweep(cube, SpotFluctuation(np.ones(3), 2.0, CENTER))

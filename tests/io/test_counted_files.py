@@ -169,7 +169,7 @@ def test_pixels_outside_of_the_detector_are_refused_when_they_are_read(tmp_path)
     saved(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file["gpu4d/counted/events/pixels"][0] = 108
-    with pytest.raises(InputError, match="not from 0 to 107"):
+    with pytest.raises(InputError, match="outside of 0 to 107"):
         np.asarray(gpu4d.open(tmp_path / "a.h5"))
 
 

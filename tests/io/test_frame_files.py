@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ([Stretch(stretch.path, 72, 132, 36)], SCAN, None, "too short"),
         ([Stretch(str(tmp_path / "b"), 72, 132, 35)], SCAN, None, "cannot be read"),
         ([Stretch(stretch.path, -1, 132, 35)], SCAN, None, "damaged"),
-        ([stretch], SCAN, np.arange(35) + 1, "numbers of patterns"),
+        ([stretch], SCAN, np.arange(35) + 1, "numbers of its patterns"),
     ]:
         with pytest.raises(InputError, match=message):
             FrameFiles(stretches, plain, scan, "toy", numbers)

@@ -40,11 +40,11 @@ def test_no_electrons():
     ("options", "said"),
     [
         ({"occupancy": -1}, "occupancy=-1"),
-        ({"occupancy": 3}, "at most 1"),
-        ({"spread": 0}, "spread from 0"),
+        ({"occupancy": 3}, "occupancy up to 1 "),
+        ({"spread": 0}, "spread above 0 "),
         ({"noise": "low"}, "noise is 'low'"),
         ({"pattern": np.ones((3, 3))}, "pattern is"),
-        ({"bad_pixels": 10_000}, "so many pixels"),
+        ({"bad_pixels": 10_000}, "bad_pixels up to a third of the pixels"),
         ({"detector_shape": (0, 3)}, "detector_shape"),
     ],
 )

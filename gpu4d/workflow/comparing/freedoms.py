@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu4d import fft
+
 STEPS = 30  # of the fit at the most: it ends before where nothing changes any more
 SETTLED = 1e-6  # px and rad: a step below it ends the fit
 FARTHEST = 3.0  # px: a shift that grows beyond it from where the correlation began has lost its way
@@ -137,8 +139,9 @@ def _begin(first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
     if (np.isfinite(first) & np.isfinite(second)).sum() < LEAST or min(first.shape) < 4:
         return None
     one, other = (_without_plane(np.angle(part) if np.iscomplexobj(part) else part) for part in (first, second))
-    size = [2 * n for n in first.shape]
-    together = np.fft.irfft2(np.fft.rfft2(one, size) * np.conj(np.fft.rfft2(other, size)), size)
+    rows, columns = first.shape
+    spectra = [fft.rfft2(np.pad(part, ((0, rows), (0, columns)))) for part in (one, other)]  # so that shifts do not wrap around
+    together = fft.irfft2(spectra[0] * np.conj(spectra[1]), (2 * rows, 2 * columns))
     most = [max(1, n // 4) for n in first.shape]  # beyond a quarter of the map, too little is left to compare
     places = [np.r_[-m : m + 1] for m in most]
     best = np.unravel_index(int(np.argmax(together[np.ix_(places[0], places[1])])), (len(places[0]), len(places[1])))

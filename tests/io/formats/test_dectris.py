@@ -178,14 +178,14 @@ def test_files_of_another_scan_are_seen(tmp_path, caplog):
         file["entry/data/data"].attrs["image_nr_low"] = np.uint64(107)
     with caplog.at_level(logging.WARNING, "gpu4d"):
         gpu4d.open(tmp_path / "a_master.h5")
-    assert "a_data_000002.h5: it says it holds images 107" in caplog.text
+    assert "a_data_000002.h5: it states images 107" in caplog.text
     with h5py.File(tmp_path / "a_data_000002.h5", "w") as file:
         file["entry/data/data"] = np.zeros((6, 8, 8), "uint16")
     with pytest.raises(InputError, match=r"a_data_000002.h5: its patterns are 8×8.*another scan"):
         gpu4d.open(tmp_path / "a_master.h5")
     with h5py.File(tmp_path / "a_master.h5", "a") as file:
         del file["entry/data/data_000002"]
-    with pytest.raises(InputError, match="not listed"):
+    with pytest.raises(InputError, match="not numbered one by one"):
         gpu4d.open(tmp_path / "a_master.h5")
 
 

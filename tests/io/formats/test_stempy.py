@@ -112,7 +112,7 @@ def change(path, **changes):
         (3, {"width": 5}, "12 frames for 15 positions, not as many for each"),
         (3, {"width": 0}, "has no sizes Nx and Ny"),
         (3, {"detector": 1 << 40}, "has no sizes Nx and Ny"),
-        (3, {"pixel": 35}, "pixels that are not from 0 to 34: it is damaged"),
+        (3, {"pixel": 35}, "pixel numbers outside of 0 to 34: it is damaged"),
     ],
 )
 def test_damage_is_refused(tmp_path, version, changes, message):
