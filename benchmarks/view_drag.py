@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from gpu4d.view import ViewServer, detector_from, export_page, view_of
 STEPS = 40
 PAGE_STEPS = 20  # of the mouse: a page may hold 32 detector pixels along an axis
 DESCAN = 3.0  # px of the scan's detector, from one end of the scan to the other
-DETECTORS = {
+DETECTORS: dict[str, dict[str, Any]] = {
     "disk r = 1/8": {"shape": "disk", "outer": 0.125},
     "disk r = 1/3": {"shape": "disk", "outer": 0.34},
     "annulus 1/6 to 1/2": {"shape": "annulus", "inner": 0.16, "outer": 0.5},
