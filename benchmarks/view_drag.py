@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu4d.benchmarks.chromium import Browser, program
 
 import gpu4d
-from benchmarks.chromium import Browser, program
 from gpu4d.view import ViewServer, detector_from, export_page, view_of
 
 STEPS = 40
