@@ -63,6 +63,7 @@ FEW = {
     "python -m benchmarks.convert": "--rows 2 --rounds 1 --to h5 --codec lz4",
     "python -m benchmarks.readers": "--megabytes 1 --rounds 1 --only merlin",
     "python -m gpu4d.benchmarks.view_drag": "--side 16",
+    "python -m gpu4d.benchmarks.view_drag --page": "--side 32",
 }
 # A page may say that a command fails.
 CODES: dict[str, int] = {}
