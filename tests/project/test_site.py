@@ -146,3 +146,15 @@ def test_forms_for_issues_ask_for_what_is_needed(form, need):
     fields = [part for part in asked["body"] if part["type"] != "markdown"]
     assert len({part["id"] for part in fields}) == len(fields)
     assert all(part["attributes"]["label"] for part in fields) and any(part.get("validations", {}).get("required") for part in fields)
+
+
+def test_pages_link_to_pages_that_the_site_has():
+    """Pages outside of docs, such as README, are no pages of the site."""
+    outside = [
+        f"{page.relative_to(CHECKOUT)}: {link}"
+        for page in DOCS.rglob("*.md")
+        if not {"generated", "_build", "examples"} & set(page.relative_to(DOCS).parts) and page != DOCS / "README.md"
+        for link in re.findall(r"\]\(([^)#\s:]+\.md)", page.read_text(encoding="utf-8"))
+        if DOCS not in (page.parent / link).resolve().parents
+    ]
+    assert not outside
