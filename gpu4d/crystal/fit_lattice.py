@@ -20,6 +20,7 @@ from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.on_host import on_host
 
+LEAST_DISKS, LEAST_INDEXED = 3, 0.4  # of a position with a lattice, and the share of its disks that must lie on it
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
 OTHER_UNITS = 0.7  # error scale below which the values of the patterns are no electrons, and errors are made smaller, too
 BLOCK = 2048  # positions at a time: memory stays small, and a fixed number gives the same answer everywhere
@@ -89,8 +90,8 @@ def fit_lattice(
     origin: OriginLike | None = None,
     weights: str = "sqrt",
     tolerance: float = 0.12,
-    min_disks: int = 3,
-    min_indexed: float = 0.4,
+    min_disks: int = LEAST_DISKS,
+    min_indexed: float = LEAST_INDEXED,
     iterations: int = 4,
     outliers: float | None = 4.0,
 ) -> LatticeFit:

@@ -14,7 +14,7 @@ from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.beam.brightest_disk import brightest_disk
 from gpu4d.crystal.candidates import points_of
 from gpu4d.crystal.explained import Explanation, sums
-from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.fit_lattice import LEAST_INDEXED, LatticeFit, fit_lattice
 from gpu4d.crystal.hidden_lattices import added, hidden_lattices
 from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.crystal.pattern_evidence import Patterns
@@ -97,7 +97,7 @@ def fit_lattices(
     where: ArrayLike | None = None,
     weights: str = "sqrt",
     tolerance: float = 0.12,
-    min_indexed: float = 0.4,
+    min_indexed: float = LEAST_INDEXED,
     outliers: float | None = 4.0,
     radius: float | None = None,
 ) -> LatticesFit:

@@ -17,7 +17,7 @@ from gpu4d.errors import InputError
 from gpu4d.io import read_emd, safe_file
 
 CASES = 240  # in the usual slow run; every sixth ends the process. `--cases 720` takes each call three times as often
-STEP = 37  # calls between one fault and the next: a prime, so that all calls are met in the end
+STEP = 37  # calls between one fault and the next: a prime, so that faults are spread over all calls
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="ends processes by signals")]

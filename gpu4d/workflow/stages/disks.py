@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d.bragg.disk_search import SearchOptions
+from gpu4d.crystal.fit_lattice import LEAST_DISKS
 from gpu4d.workflow.picture import DIFFRACTION, DISKS, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 COUNTS = (5, 30)  # disks per pattern that the guide recommends
-LEAST_DISKS = 3  # disks that a lattice needs
 PHASE_CORRELATION = 0.5  # power below which amplitudes hardly count any more, and noise becomes disks
 USUAL_POWER = 0.85  # with which such a search is compared
 MEMORY_MARGIN = 1.25  # times the disks per pattern of the trial: memory is planned for so many

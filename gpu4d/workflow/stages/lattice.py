@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d.arrays import is_integer_dtype
+from gpu4d.crystal.fit_lattice import LEAST_DISKS, LEAST_INDEXED
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
 from gpu4d.data.slices import RealSlice
@@ -22,7 +23,6 @@ from gpu4d.workflow.stage import Stage
 MOST = 8  # lattices of a scan that are named
 LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
 OF_PATTERNS = "likelihood"  # `LatticeFit.weights` of a fit to whole patterns
-LEAST_DISKS, LEAST_INDEXED = 3, 0.4  # of a position with a lattice, and the share of its disks that lie on it: `gpu4d.fit_lattice`
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 VECTORS = ("g1 qx", "g1 qy", "g2 qx", "g2 qy")  # planes of the fitted lattices in a result
 NAMES = {
